@@ -1,0 +1,53 @@
+"""Generative image editing in one install, on a CPU, offline.
+
+Verbs and classes are imported when they are first used: ``import velatura`` loads neither torch nor a model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Public name -> the module that holds it.
+_HOMES = {
+    "Blend": "velatura.tasks.blend",
+    "blend": "velatura.tasks.blend",
+    "Cancelled": "velatura.errors",
+    "InputError": "velatura.errors",
+    "MachineError": "velatura.errors",
+    "ModelError": "velatura.errors",
+    "Result": "velatura.task",
+    "VelaturaError": "velatura.errors",
+}
+
+__all__ = [
+    "Blend",
+    "Cancelled",
+    "InputError",
+    "MachineError",
+    "ModelError",
+    "Result",
+    "VelaturaError",
+    "__version__",
+    "blend",
+]
+
+if TYPE_CHECKING:
+    from velatura.errors import Cancelled, InputError, MachineError, ModelError, VelaturaError
+    from velatura.task import Result
+    from velatura.tasks.blend import Blend, blend
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'velatura' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""Fidelity, perception, realism, each figure under its own name and protocol."""

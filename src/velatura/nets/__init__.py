@@ -1,0 +1,1 @@
+"""One paper, one file: networks as plain `torch.nn` modules."""

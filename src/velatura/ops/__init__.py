@@ -1,0 +1,1 @@
+"""Mathematics without weights: no files, no devices, no logging."""

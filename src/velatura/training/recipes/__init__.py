@@ -1,0 +1,1 @@
+"""One application, one file; a TOML file beside holds values only."""
