@@ -1,0 +1,99 @@
+"""Where to compute, in what precision, with how many threads.
+
+This module imports torch only when a device is asked for: `threads` serves code that never needs it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from velatura.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["half_precision", "limit_threads", "resolve_device", "threads"]
+
+_threads: int | None = None
+
+
+def threads() -> int:
+    """Threads that one task may use: what `limit_threads` set, else the processors this process may run on."""
+    if _threads is not None:
+        return _threads
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def limit_threads(count: int | None) -> Iterator[None]:
+    """Use ``count`` threads (None: no limit) inside the block, in torch and in the transforms.
+
+    Raises
+    ------
+    InputError
+        ``count`` is less than 1.
+    """
+    global _threads
+    if count is None:
+        yield
+        return
+    if count < 1:
+        raise InputError(f"got {count} threads; expected at least 1")
+    before = _threads
+    _threads = count
+    try:
+        yield
+    finally:
+        _threads = before
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``xpu`` into a device that is there.
+
+    ``auto`` takes the first of CUDA, MPS, XPU and the CPU. The CPU's thread count follows `threads`.
+
+    Raises
+    ------
+    InputError
+        The name is unknown, or this machine has no such device.
+    """
+    import torch
+
+    available = {
+        "cuda": torch.cuda.is_available,
+        "mps": torch.backends.mps.is_available,
+        "xpu": lambda: hasattr(torch, "xpu") and torch.xpu.is_available(),
+        "cpu": lambda: True,
+    }
+    if name == "auto":
+        name = next(kind for kind, is_available in available.items() if is_available())
+    kind, _, index = name.partition(":")
+    if kind not in available or (index and not index.isdigit()):
+        raise InputError(f"unknown device {name!r}; expected auto, {', '.join(available)}, or one like cuda:1")
+    if not available[kind]():
+        raise InputError(f"this machine has no {kind!r} device that torch can use; try --device auto")
+    if index and kind in ("cuda", "xpu") and int(index) >= getattr(torch, kind).device_count():
+        raise InputError(f"device {name!r} is not there; this machine has {getattr(torch, kind).device_count()}")
+    if kind == "cpu":
+        torch.set_num_threads(threads())
+    return torch.device(name)
+
+
+def half_precision(device: torch.device) -> torch.dtype | None:
+    """Give the half-precision type that ``device`` computes natively, or None where float32 is as fast.
+
+    On a CPU that is bfloat16 with AVX-512 BF16 or AMX; emulated bfloat16 is slower than float32.
+    """
+    import torch
+
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type in ("mps", "xpu"):
+        return torch.float16
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return torch.bfloat16 if probe is not None and probe() else None

@@ -1,0 +1,323 @@
+"""Task, Params, Result: one way through every application.
+
+A task is called with images in any form (paths, PIL, NumPy, torch) and gives a `Result` in the form of its
+leading image; `Task.to_file` streams the same work from file to file, and is what the command line and batches
+use. Both drive the same generator of rows, so that they cannot differ.
+"""
+
+from __future__ import annotations
+
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from velatura.errors import InputError
+from velatura.image import Picture, RowWriter, check_output, open_image, save_image, to_form
+
+if TYPE_CHECKING:
+    from velatura.image import ImageLike
+
+__all__ = ["Bands", "Input", "Params", "Progress", "Result", "SaveOptions", "Task", "parse_params"]
+
+#: ``progress(done, total, stage)``; raising `velatura.Cancelled` in it stops the work and frees its memory.
+Progress = Callable[[int, int, str], None]
+
+
+def no_progress(done: int, total: int, stage: str) -> None:
+    """Ignore the progress: the default hook."""
+
+
+class Params(BaseModel):
+    """Options of one application, declared once.
+
+    The CLI flags, the JSON schema, the form of the studio and the table in the docs are made from the fields: each
+    has a default, a range where there is one, and one line of help (``description``); a unit stands in
+    ``json_schema_extra={"unit": ...}``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+P = TypeVar("P", bound=Params)
+
+
+def parse_params(kind: type[P], values: Mapping[str, Any]) -> P:
+    """Build ``kind`` from keyword values, or say in one line what is wrong with the first bad one.
+
+    Raises
+    ------
+    InputError
+        An unknown name (the nearest known one is given) or a value out of range.
+    """
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        raise InputError(describe_validation_error(kind, error)) from None
+
+
+def describe_validation_error(kind: type[BaseModel], error: ValidationError) -> str:
+    """Put pydantic's report of the first error into one line that names the option."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"]) or kind.__name__
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, kind.model_fields, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "known: " + ", ".join(kind.model_fields)
+        return f"unknown option {name!r}; {hint}"
+    reason = first["msg"][0].lower() + first["msg"][1:]
+    return f"option {name!r}: got {first['input']!r}; {reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One image that a task reads, as the command line and batches see it.
+
+    Attributes
+    ----------
+    name : str
+        Name of the argument.
+    help : str
+        One line for ``--help`` and the docs.
+    required : bool
+    leading : bool
+        The output takes its form, size, profile and metadata from this one.
+    """
+
+    name: str
+    help: str
+    required: bool = True
+    leading: bool = False
+
+
+@dataclass(slots=True)
+class Bands:
+    """An output while it is made: rows from top to bottom.
+
+    Attributes
+    ----------
+    like : Picture
+        Where form, ICC profile and metadata of the output come from.
+    height, width : int
+    rows : iterator of numpy.ndarray
+        (h, width, C) or (h, width, C + 1) with alpha last, in order, together ``height`` rows, dtype of ``like``.
+    channels : int
+        C: 1 or 3.
+    alpha : bool
+        Whether the rows carry alpha.
+    made_by : str or None
+        The trained model whose work the pixels hold; None for plain mathematics.
+    extras : dict
+        What the application adds to its `Result`.
+    """
+
+    like: Picture
+    height: int
+    width: int
+    rows: Iterator[np.ndarray]
+    channels: int = 3
+    alpha: bool = False
+    made_by: str | None = None
+    extras: dict[str, Any] = field(default_factory=dict)
+
+    def gather(self) -> Picture:
+        """Collect the rows into one picture."""
+        depth = self.channels + self.alpha
+        whole = np.empty((self.height, self.width, depth), self.like.pixels.dtype)
+        top = 0
+        for band in self.rows:
+            whole[top : top + len(band)] = band
+            top += len(band)
+        if top != self.height:
+            raise AssertionError(f"bands gave {top} rows of {self.height}")
+        alpha = whole[..., -1] if self.alpha else None
+        return self.like.replace(pixels=whole[..., : self.channels], alpha=alpha)
+
+
+@dataclass(frozen=True, slots=True)
+class SaveOptions:
+    """How an output file is written.
+
+    Attributes
+    ----------
+    format : str or None
+        ``png``, ``jpeg``, ``webp``, ``tiff``, ``avif``, ``bmp``; None takes the suffix of the path.
+    quality : int or None
+        1..100 for the lossy formats; None takes the format's default.
+    overwrite : bool
+        Replace an existing file. An input is never replaced.
+    mark : bool
+        Note in the XMP metadata that a trained model made the pixels (IPTC ``DigitalSourceType``), where one did.
+    """
+
+    format: str | None = None
+    quality: int | None = None
+    overwrite: bool = False
+    mark: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """What a task gives back.
+
+    Attributes
+    ----------
+    picture : Picture
+        Pixels with profile and metadata.
+    made_by : str or None
+        Name of the trained model whose work the pixels hold.
+    params : Params
+        The options that were used, defaults included.
+    """
+
+    picture: Picture
+    params: Params
+    made_by: str | None = None
+
+    @property
+    def image(self) -> Any:
+        """The image in the form that came in: a path gives a PIL image (16 bit: a NumPy array)."""
+        return to_form(self.picture)
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        format: str | None = None,
+        quality: int | None = None,
+        overwrite: bool = False,
+        mark: bool = True,
+    ) -> Path:
+        """Write the image with its profile and metadata; see `SaveOptions` for the options.
+
+        Raises
+        ------
+        InputError
+            The path exists and ``overwrite`` is False, or the format is unknown.
+        """
+        made_by = self.made_by if mark else None
+        return save_image(
+            self.picture, path, format=format, quality=quality, overwrite=overwrite, made_by=made_by
+        )
+
+
+class Task(ABC):
+    """One application: ``Task.from_pretrained()`` once, then ``task(image, ..., **params) -> Result``."""
+
+    #: Name of the application: the command, and the basename of its files on every floor.
+    name: ClassVar[str]
+    #: The options, declared once.
+    Params: ClassVar[type[Params]]
+    #: The images it reads, in the order of its arguments.
+    inputs: ClassVar[tuple[Input, ...]]
+
+    @classmethod
+    @abstractmethod
+    def from_pretrained(cls, name_or_path: str | Path | None = None, *, device: str = "auto") -> Self:
+        """Load the model by its catalog name or from a file; None takes the default."""
+
+    @abstractmethod
+    def bands(self, images: tuple[Any, ...], params: Any, progress: Progress) -> Bands:
+        """Check the inputs, do the work that needs the whole image, and hand out the rows.
+
+        ``images`` follow `inputs`; each is a `Picture`, a mask array, or None where it was left out. Everything that
+        can be refused is refused here, before the first row.
+        """
+
+    def open(self, values: tuple[Any, ...], *, max_megapixels: float) -> tuple[Any, ...]:
+        """Read the inputs; override where one of them is not a picture (a mask, a list of styles)."""
+        return tuple(
+            None if value is None else open_image(value, max_megapixels=max_megapixels, name=spec.name)
+            for spec, value in zip(self.inputs, values, strict=True)
+        )
+
+    def run(
+        self,
+        values: tuple[ImageLike | None, ...],
+        params: Mapping[str, Any],
+        progress: Progress | None = None,
+        *,
+        max_megapixels: float = float("inf"),
+    ) -> Result:
+        """Do the work in memory; ``__call__`` of every task ends here."""
+        checked = parse_params(self.Params, params)
+        images = self.open(values, max_megapixels=max_megapixels)
+        bands = self.bands(images, checked, progress or no_progress)
+        return self.result(bands, checked)
+
+    def result(self, bands: Bands, params: Params) -> Result:
+        """Gather the rows; override to return the application's own kind of result."""
+        return Result(bands.gather(), params, bands.made_by)
+
+    def to_file(
+        self,
+        *values: ImageLike | None,
+        out: str | Path,
+        save: SaveOptions | None = None,
+        max_megapixels: float = 100,
+        progress: Progress | None = None,
+        **params: Any,
+    ) -> Path:
+        """Do the same work from file to file, written row band by row band.
+
+        Parameters
+        ----------
+        *values : path or image
+            The inputs, in the order of the call; trailing optional ones may be left out.
+        out : path
+            The file to write; it appears whole or not at all.
+        save : SaveOptions, optional
+        max_megapixels : float, optional
+            Larger inputs are refused before they are decoded.
+        progress : callable, optional
+        **params
+            The application's options.
+
+        Returns
+        -------
+        pathlib.Path
+            The file that was written.
+
+        Raises
+        ------
+        InputError
+            Bad image, option or output path.
+        MachineError
+            The disk is full; nothing is left behind.
+        """
+        save = save or SaveOptions()
+        checked = parse_params(self.Params, params)
+        values = (*values, *(None for _ in range(len(self.inputs) - len(values))))
+        sources = [value for value in values if isinstance(value, str | Path)]
+        check_output(out, inputs=sources, overwrite=save.overwrite, format=save.format)
+        images = self.open(values, max_megapixels=max_megapixels)
+        bands = self.bands(images, checked, progress or no_progress)
+        check_output(
+            out,
+            inputs=sources,
+            overwrite=save.overwrite,
+            height=bands.height,
+            width=bands.width,
+            format=save.format,
+            bits=bands.like.bits,
+        )
+        with RowWriter(
+            out,
+            bands.like,
+            bands.height,
+            bands.width,
+            bands.channels,
+            bands.like.pixels.dtype,
+            alpha=bands.alpha,
+            format=save.format,
+            quality=save.quality,
+            overwrite=save.overwrite,
+            made_by=bands.made_by if save.mark else None,
+        ) as writer:
+            for rows in bands.rows:
+                writer.write(rows)
+        return Path(out)
