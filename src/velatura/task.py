@@ -200,9 +200,7 @@ class Result:
             The path exists and ``overwrite`` is False, or the format is unknown.
         """
         made_by = self.made_by if mark else None
-        return save_image(
-            self.picture, path, format=format, quality=quality, overwrite=overwrite, made_by=made_by
-        )
+        return save_image(self.picture, path, format=format, quality=quality, overwrite=overwrite, made_by=made_by)
 
 
 class Task(ABC):
