@@ -1,0 +1,384 @@
+"""One plain training loop, on Lightning Fabric.
+
+What differs between applications lives in a recipe: its networks, its batches and one step, written out. What is
+the same for all lives here: precision, devices, averaging, clipping, logs, sample sheets, checkpoints, resuming.
+
+Exactness: batch k is drawn from (seed, k) and torch's own generator is seeded from (seed, k) before step k, so
+no random state exists that a checkpoint could miss. On a CPU, a run that was killed and resumed equals an unbroken
+one tensor for tensor.
+
+    RUN/config.json     the settings
+    RUN/log.csv         training and held-out figures side by side
+    RUN/sheets/         samples, as PNG
+    RUN/checkpoints/    the last two, see `velatura.training.checkpoint`
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import math
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from velatura.errors import Cancelled, InputError, MachineError, ModelError
+from velatura.training import checkpoint
+from velatura.training.recipe import TrainConfig
+
+__all__ = ["Recipe", "Training", "learning_rate", "train"]
+
+
+@dataclass
+class Training:
+    """What a recipe's step works with.
+
+    Attributes
+    ----------
+    fabric : Fabric
+        Knows device and precision.
+    networks, optimizers : dict
+        By the recipe's names, set up for the device.
+    clip : float
+        Largest norm of a network's gradient; 0 = any.
+    """
+
+    fabric: Fabric
+    networks: dict[str, Any]
+    optimizers: dict[str, Any]
+    clip: float
+
+    def descend(self, name: str, loss: Tensor) -> None:
+        """One step of the optimizer `name` down the slope of `loss`."""
+        optimizer = self.optimizers[name]
+        optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        if self.clip:
+            # A gradient that is not finite shows in the next loss, which the loop looks at.
+            self.fabric.clip_gradients(self.networks[name], optimizer, max_norm=self.clip, error_if_nonfinite=False)
+        optimizer.step()
+
+
+class Recipe(Protocol):
+    """What an application tells the loop.
+
+    The first of `networks` is the one that is averaged, measured and exported; an optimizer bears the name of the
+    network whose weights it changes. `config` holds at least what `TrainConfig` does.
+    """
+
+    name: str
+    config: Any
+    networks: dict[str, nn.Module]
+    architecture: str
+    arguments: dict[str, Any]
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """New optimizers of `networks`."""
+        ...
+
+    def batch(self, step: int, rank: int) -> tuple[Tensor, ...]:
+        """The batch of a step (and process), on the CPU; a function of its arguments and the seed alone."""
+        ...
+
+    def step(self, training: Training, batch: tuple[Tensor, ...], step: int) -> dict[str, Tensor]:
+        """Change the networks; return figures for the log, always the same ones."""
+        ...
+
+    def held_out(self, network: nn.Module) -> dict[str, float]:
+        """Figures on images that are never trained on."""
+        ...
+
+    def sheet(self, network: nn.Module) -> NDArray[np.uint8]:
+        """Samples side by side, (H, W, 3)."""
+        ...
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Linear rise, then a cosine down to ``final_rate``: a function of the step, so nothing is to be saved.
+
+    Examples
+    --------
+    >>> config = TrainConfig(steps=100, warmup=10, learning_rate=1.0, final_rate=0.0)
+    >>> learning_rate(config, 4), learning_rate(config, 10), round(learning_rate(config, 55), 6)
+    (0.5, 1.0, 0.5)
+    """
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    done = min((step - config.warmup) / max(config.steps - config.warmup, 1), 1.0)
+    cosine = 0.5 * (1 + math.cos(math.pi * done))
+    return config.learning_rate * (config.final_rate + (1 - config.final_rate) * cosine)
+
+
+def train(
+    recipe: Recipe,
+    run: Path,
+    *,
+    resume: bool = False,
+    max_minutes: float | None = None,
+    quiet: bool = False,
+) -> Path:
+    """Train until the recipe's number of steps or the given time is reached.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        With fresh networks.
+    run : Path
+        Folder of the run; made if missing.
+    resume : bool
+        Go on from the last complete checkpoint, if there is one.
+    max_minutes : float, optional
+        Stop after so many minutes, with a checkpoint.
+    quiet : bool
+        Print nothing.
+
+    Returns
+    -------
+    Path
+        The last checkpoint.
+
+    Raises
+    ------
+    InputError
+        The run exists and `resume` was not asked for.
+    MachineError
+        A figure of the training is no longer finite.
+    Cancelled
+        Ctrl-C or SIGTERM; the state is saved.
+    """
+    config: TrainConfig = recipe.config
+    started = time.monotonic()
+    if checkpoint.latest(run) and not resume:
+        raise InputError(f"run {run} exists: go on with --resume, or name another folder")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    fabric = Fabric(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        num_nodes=config.num_nodes,
+        strategy="ddp" if config.devices * config.num_nodes > 1 else "auto",
+        precision=config.precision,
+    )
+    fabric.launch()
+    first = next(iter(recipe.networks))
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    for network in recipe.networks.values():
+        network.to(memory_format=layout)  # type: ignore[call-overload]
+    average = copy.deepcopy(recipe.networks[first]).to(fabric.device).requires_grad_(False).eval()
+    optimizers = recipe.optimizers()
+    peaks = {name: [group["lr"] for group in o.param_groups] for name, o in optimizers.items()}
+    training = Training(
+        fabric,
+        {name: fabric.setup_module(network) for name, network in recipe.networks.items()},
+        {name: fabric.setup_optimizers(optimizer) for name, optimizer in optimizers.items()},
+        config.clip,
+    )
+
+    step, sums, counted, minutes = 0, {}, 0, 0.0
+    found = checkpoint.latest(run) if resume else None
+    if found:
+        parts, state = checkpoint.load(found)
+        _restore(recipe, average, optimizers, parts, state, found)
+        step, sums, counted, minutes = state["step"], state["sums"], state["counted"], state["minutes"]
+
+    chief = fabric.global_rank == 0
+    console = Console(quiet=quiet or not chief, highlight=False)
+    if chief:
+        run.mkdir(parents=True, exist_ok=True)
+        settings = {"recipe": recipe.name, "settings": config.model_dump()}
+        (run / "config.json").write_text(json.dumps(settings, indent=1) + "\n", "utf-8")
+    log = _Log(run, step, config.tensorboard) if chief else None
+    weights = sum(p.numel() for p in recipe.networks[first].parameters())
+    console.print(
+        f"{first}: {weights:,} weights, {fabric.device}, {config.precision}; steps {step:,} to {config.steps:,}"
+    )
+
+    def save() -> Path:
+        state = {
+            "sums": sums,
+            "counted": counted,
+            "minutes": minutes + (time.monotonic() - started) / 60,
+            "config": config.model_dump(),
+            "optimizers": {},
+        }
+        parts: checkpoint.Parts = {name: dict(net.state_dict()) for name, net in recipe.networks.items()}
+        parts["average"] = dict(average.state_dict())
+        for name, optimizer in optimizers.items():
+            parts[f"{name}-optimizer"], state["optimizers"][name] = checkpoint.optimizer_state(optimizer)
+        return checkpoint.save(run, step, parts, state) if chief else run
+
+    def measure() -> dict[str, float]:
+        return {f"held_out/{name}": value for name, value in recipe.held_out(average).items()}
+
+    last_saved = logged = time.monotonic()
+    if log and step == 0:
+        before = measure()
+        log.write({"step": 0, **before})
+        console.print(_line(0, config.steps, before))
+    with _stop_signals() as stop, console.status("") as status:
+        while step < config.steps:
+            rank = fabric.global_rank
+            torch.manual_seed(int(np.random.SeedSequence((config.seed, step, rank)).generate_state(1)[0]))
+            batch = tuple(
+                tensor.to(fabric.device, memory_format=layout) if tensor.ndim == 4 else tensor.to(fabric.device)
+                for tensor in recipe.batch(step, rank)
+            )
+            share = learning_rate(config, step) / config.learning_rate
+            for name, optimizer in optimizers.items():
+                for group, peak in zip(optimizer.param_groups, peaks[name], strict=True):
+                    group["lr"] = share * peak  # each optimizer's own rate, all on one curve
+                training.networks[name].train()
+            figures = {name: float(value) for name, value in recipe.step(training, batch, step).items()}
+            wrong = [name for name, value in figures.items() if not math.isfinite(value)]
+            if wrong:
+                last = checkpoint.latest(run)
+                raise MachineError(
+                    f"{wrong[0]} is {figures[wrong[0]]} at step {step}; last good checkpoint: {last or 'none'}; "
+                    "resume from it with a lower learning_rate or clip"
+                )
+            _follow(average, recipe.networks[first], min(config.ema, (1 + step) / (10 + step)))
+            step += 1
+
+            for name, value in figures.items():
+                sums[name] = sums.get(name, 0.0) + value
+            counted += 1
+            if step % config.log_every == 0:
+                row = {f"train/{name}": total / counted for name, total in sums.items()}
+                row["images_per_second"] = counted * config.batch_size * fabric.world_size / (time.monotonic() - logged)
+                row["learning_rate"] = share * config.learning_rate
+                row["minutes"] = minutes + (time.monotonic() - started) / 60
+                sums, counted, logged = {}, 0, time.monotonic()
+                if log:
+                    if step % config.held_out_every == 0:
+                        row |= measure()
+                        console.print(_line(step, config.steps, row))
+                    status.update(_line(step, config.steps, row))
+                    log.write({"step": step, **row})
+            if chief and (step % config.sheet_every == 0 or step == config.steps):
+                _write_sheet(run, step, recipe.sheet(average))
+            out_of_time = max_minutes is not None and time.monotonic() - started > 60 * max_minutes
+            # Every process must leave at the same step.
+            leave = bool(fabric.all_reduce(torch.tensor(float(out_of_time or stop[0])), reduce_op="sum"))  # type: ignore[arg-type]
+            if leave or time.monotonic() - last_saved > 60 * config.checkpoint_minutes:
+                save()
+                last_saved = time.monotonic()
+            if leave:
+                break
+    final = save()
+    fabric.barrier()
+    if stop[0]:
+        raise Cancelled(f"stopped at step {step:,} and saved; go on with --resume")
+    console.print(f"step {step:,} saved in {final}")
+    return final
+
+
+def _restore(
+    recipe: Recipe,
+    average: nn.Module,
+    optimizers: dict[str, Optimizer],
+    parts: checkpoint.Parts,
+    state: dict[str, Any],
+    folder: Path,
+) -> None:
+    try:
+        for name, network in recipe.networks.items():
+            network.load_state_dict(parts[name])
+        average.load_state_dict(parts["average"])
+        for name, optimizer in optimizers.items():
+            checkpoint.restore_optimizer(optimizer, parts[f"{name}-optimizer"], state["optimizers"][name])
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise ModelError(f"checkpoint {folder} is of other networks than these settings make: {error}") from error
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Running average of the weights; buffers are copied."""
+    for kept, new in zip(average.parameters(), network.parameters(), strict=True):
+        kept.lerp_(new, 1 - decay)
+    for kept, new in zip(average.buffers(), network.buffers(), strict=True):
+        kept.copy_(new)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[bool]]:
+    """A list whose one entry becomes true on Ctrl-C or SIGTERM, so that a step is always finished."""
+    stop = [False]
+
+    def ask(*_: object) -> None:
+        stop[0] = True
+
+    try:
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: whoever runs us there has its own way to stop
+        before = {}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _line(step: int, steps: int, row: dict[str, float]) -> str:
+    figures = "  ".join(f"{name} {value:.4g}" for name, value in row.items())
+    return f"step {step:,}/{steps:,}  {figures}"
+
+
+def _write_sheet(run: Path, step: int, sheet: NDArray[np.uint8]) -> None:
+    folder = run / "sheets"
+    folder.mkdir(exist_ok=True)
+    Image.fromarray(sheet).save(folder / f"step-{step:08d}.png")
+
+
+class _Log:
+    """``log.csv``, one row per `log_every` steps; rows after the step that is resumed from are dropped."""
+
+    def __init__(self, run: Path, step: int, tensorboard: bool) -> None:
+        self.path = run / "log.csv"
+        self.rows: list[dict[str, Any]] = []
+        if step and self.path.exists():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+        self.columns: list[str] = []
+        self.events = None
+        if tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                print("tensorboard is not installed: pip install 'velatura[tensorboard]'", file=sys.stderr)
+            else:
+                self.events = SummaryWriter(str(run / "tensorboard"), purge_step=step)
+        self._rewrite()
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Add a row; a figure seen for the first time adds a column."""
+        self.rows.append(row)
+        if set(row) <= set(self.columns):
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, self.columns, restval="").writerow(row)
+        else:
+            self._rewrite()
+        if self.events:
+            for name, value in row.items():
+                self.events.add_scalar(name, value, row["step"])
+
+    def _rewrite(self) -> None:
+        self.columns = list(dict.fromkeys(["step", *(name for row in self.rows for name in row)]))
+        with self.path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self.columns, restval="")
+            writer.writeheader()
+            writer.writerows(self.rows)
