@@ -57,7 +57,6 @@ __all__ = [
     "offline",
     "read_header",
     "verify",
-    "weights_path",
 ]
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -75,7 +74,7 @@ _WRAPPERS = ("params_ema", "params", "state_dict")
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Images(_Frozen):
@@ -290,19 +289,6 @@ def _existing(path: str | Path) -> Path:
     if not path.is_file():
         raise ModelError(f"{path}: no such file; expected a weights file (.safetensors, .pth or .pt)")
     return path
-
-
-def weights_path(name: str) -> Path:
-    """Give the verified file of a model of the catalog.
-
-    Raises
-    ------
-    ModelError
-        No such model, or its file is missing or not the one that the card describes.
-    """
-    found = card(name)
-    _verified_bytes(found)
-    return found.path
 
 
 def _verified_bytes(found: Card) -> bytes:
