@@ -1,0 +1,42 @@
+"""The only door for pixels: every image comes in through `open_image` and goes out through `save_image`.
+
+    path, PIL image, array, tensor ── open_image ──► Picture ── to_form ────► the kind that came in
+                                      open_mask  ──► (H, W)    save_image ──► file
+                                                               RowWriter ───► file, band by band
+
+What is promised of files, in and out, is in the docstrings of `open_image` and `save_image`.
+
+====================  ===========================================================================
+``picture.py``        `Picture` and the small classes beside it
+``memory.py``         PIL images, arrays and tensors, in and out
+``decode.py``         files in: what is let in, and how failures are told
+``encode.py``         files out: atomic, checked before the work
+``metadata.py``       EXIF, XMP, ICC
+``png.py``            16-bit PNG in, all PNG out
+``tiff.py``           TIFF in and out
+====================  ===========================================================================
+"""
+
+from velatura.image.decode import open_image, open_mask, probe
+from velatura.image.encode import RowWriter, check_output, save_image
+from velatura.image.memory import rescaled, to_form, to_pil
+from velatura.image.picture import Form, ImageInfo, ImageWarning, Picture, premultiply, unpremultiply, white_of
+
+__all__ = [
+    "Form",
+    "ImageInfo",
+    "ImageWarning",
+    "Picture",
+    "RowWriter",
+    "check_output",
+    "open_image",
+    "open_mask",
+    "premultiply",
+    "probe",
+    "rescaled",
+    "save_image",
+    "to_form",
+    "to_pil",
+    "unpremultiply",
+    "white_of",
+]
