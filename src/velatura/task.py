@@ -287,13 +287,27 @@ class Task(ABC):
         MachineError
             The disk is full; nothing is left behind.
         """
-        save = save or SaveOptions()
         checked = parse_params(self.Params, params)
+        self.write(values, out, checked, save, max_megapixels=max_megapixels, progress=progress)
+        return Path(out)
+
+    def write(
+        self,
+        values: tuple[ImageLike | None, ...],
+        out: str | Path,
+        params: Any,
+        save: SaveOptions | None = None,
+        *,
+        max_megapixels: float = 100,
+        progress: Progress | None = None,
+    ) -> Bands:
+        """Do the work of `to_file` with checked ``params``, and give what was written; its rows are used up."""
+        save = save or SaveOptions()
         values = (*values, *(None for _ in range(len(self.inputs) - len(values))))
         sources = [value for value in values if isinstance(value, str | Path)]
         check_output(out, inputs=sources, overwrite=save.overwrite, format=save.format)
         images = self.open(values, max_megapixels=max_megapixels)
-        bands = self.bands(images, checked, progress or no_progress)
+        bands = self.bands(images, params, progress or no_progress)
         check_output(
             out,
             inputs=sources,
@@ -318,4 +332,4 @@ class Task(ABC):
         ) as writer:
             for rows in bands.rows:
                 writer.write(rows)
-        return Path(out)
+        return bands

@@ -1,0 +1,312 @@
+"""What the commands share: options of every image command, progress, and the command made from a task.
+
+A command of an application is a few lines::
+
+    upscale = image_command(Upscale, examples="velatura upscale photo.jpg -o large.png --scale 4")
+
+Its arguments are the task's inputs, its flags the fields of the task's ``Params``, with the help, the ranges, the
+choices and the defaults declared there.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, Group, Parameter
+from cyclopts.validators import Number
+from pydantic.fields import FieldInfo
+
+from velatura import schema
+from velatura.batch import LocalEngine, WorkSpec, output_suffix, run_batch
+from velatura.device import limit_threads, threads
+from velatura.errors import Cancelled, InputError
+from velatura.task import Input, Params, Progress, SaveOptions, Task, no_progress, parse_params
+from velatura.tiling import DEFAULT_MEMORY_MIB
+
+__all__ = ["ImageOptions", "image_command", "print_json", "progress_bar"]
+
+_INPUTS = Group("Images", sort_key=1)
+_TASK = Group("Options", sort_key=2)
+_OUTPUT = Group("Output", sort_key=3)
+_BATCH = Group("Folders", sort_key=4, help="An input that is a folder makes a batch; -o is then a folder too.")
+_MACHINE = Group("Machine", sort_key=5)
+
+_OVER_ZERO = Number(gt=0)
+_AT_LEAST_ONE = Number(gte=1)
+
+
+_switch = partial(Parameter, negative=(), show_default=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageOptions:
+    """Options of every command that works on images; the help of each stands beside it."""
+
+    format: Annotated[
+        Literal["png", "jpeg", "webp", "tiff", "avif", "bmp"] | None,
+        Parameter(group=_OUTPUT, help="File format; default: by the suffix of OUT, in a batch that of the image."),
+    ] = None
+    quality: Annotated[
+        int | None,
+        Parameter(group=_OUTPUT, validator=Number(gte=1, lte=100), metavar="1..100", help="Of JPEG, WebP and AVIF."),
+    ] = None
+    overwrite: Annotated[
+        bool, _switch(group=_OUTPUT, help="Replace outputs that exist; an input is never replaced.")
+    ] = False
+    no_mark: Annotated[
+        bool, _switch(group=_OUTPUT, help="Leave out the metadata note that a trained model made the pixels.")
+    ] = False
+    quiet: Annotated[bool, _switch(name=["--quiet", "-q"], group=_OUTPUT, help="Print errors only.")] = False
+    json: Annotated[bool, _switch(group=_OUTPUT, help="Print the result as one JSON line on stdout.")] = False
+
+    resume: Annotated[
+        bool, _switch(group=_BATCH, help="Go on with a batch: what is unfinished, failed or changed.")
+    ] = False
+    jobs: Annotated[
+        int, Parameter(group=_BATCH, validator=_AT_LEAST_ONE, metavar="N", help="Images at a time, each in a process.")
+    ] = 1
+    engine: Annotated[Literal["local"], Parameter(group=_BATCH, help="Where the work runs.")] = "local"
+
+    device: Annotated[str, Parameter(group=_MACHINE, metavar="NAME", help="auto, cpu, cuda, cuda:1, mps or xpu.")] = (
+        "auto"
+    )
+    threads: Annotated[
+        int | None,
+        Parameter(group=_MACHINE, validator=_AT_LEAST_ONE, metavar="N", help="Default: all processors, over the jobs."),
+    ] = None
+    memory: Annotated[
+        float,
+        Parameter(group=_MACHINE, validator=_OVER_ZERO, metavar="MIB", help="Working memory, the images not counted."),
+    ] = DEFAULT_MEMORY_MIB
+    max_megapixels: Annotated[
+        float,
+        Parameter(group=_MACHINE, validator=_OVER_ZERO, metavar="N", help="Larger inputs are refused unread."),
+    ] = 100
+
+    def work(self, task: type[Task], params: Params, model: str | None) -> WorkSpec:
+        """Put what was asked for into the form that engines take."""
+        return WorkSpec(
+            task=f"{task.__module__}:{task.__qualname__}",
+            params=params.model_dump(mode="json"),
+            model=model,
+            device=self.device,
+            memory=self.memory,
+            # A number, not None: it decides the bytes, so that a resumed batch has to find it in the manifest.
+            threads=self.threads or max(1, threads() // self.jobs),
+            save=SaveOptions(self.format, self.quality, self.overwrite, mark=not self.no_mark),
+            max_megapixels=self.max_megapixels,
+        )
+
+
+# --- a command from a task --------------------------------------------------------------------------------------------
+
+
+def image_command(task: type[Task], *, examples: str, by_flag: Collection[str] = ()) -> App:
+    """Make the command of an application.
+
+    Parameters
+    ----------
+    task : type of Task
+    examples : str
+        One command per line, for ``--help``.
+    by_flag : collection of str, optional
+        Names of inputs that are given by a flag instead of by position.
+
+    Returns
+    -------
+    cyclopts.App
+        ``velatura <task.name> INPUTS... -o OUT [options]``; a folder among the inputs makes a batch.
+    """
+    fields = task.Params.model_fields
+    inputs = [_input(one, one.name in by_flag) for one in task.inputs]
+    out = Parameter(
+        name=["--output", "-o"], group=_INPUTS, metavar="OUT", help="The file to write; a folder for a batch."
+    )
+    model = Parameter(group=_TASK, metavar="NAME|FILE", help="See `velatura models list`; default: the task's own.")
+    signature = inspect.Signature(
+        [
+            # What goes by position comes first, as a signature wants it.
+            *sorted(inputs, key=lambda parameter: parameter.kind),
+            _keyword("out", str, out, inspect.Parameter.empty),
+            *(_option(name, field) for name, field in fields.items()),
+            _keyword("model", str | None, model),
+            _keyword("shared", ImageOptions, Parameter(name="*")),
+        ]
+    )
+
+    def command(*args: Any, **kwargs: Any) -> int:
+        given = signature.bind(*args, **kwargs).arguments
+        shared = given.get("shared") or ImageOptions()
+        params = parse_params(task.Params, {name: given[name] for name in fields if given.get(name) is not None})
+        work = shared.work(task, params, given.get("model"))
+        paths = [given.get(one.name) for one in task.inputs]
+        batch = any(path is not None and Path(path).is_dir() for path in paths)
+        return (_run_batch if batch else _run_one)(work, paths, Path(given["out"]), shared)
+
+    # The parser reads names and defaults from the one, types and help from the other.
+    command.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
+    command.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+    words = " ".join(_usage(one, one.name in by_flag) for one in task.inputs)
+    lines = "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines())
+    app = App(
+        name=task.name,
+        help=inspect.cleandoc(task.__doc__ or "").split("\n\n")[0],
+        usage=f"Usage: velatura {task.name} {words} -o OUT [options]",
+        help_epilogue=f"Examples:\n{lines}",
+    )
+    app.default(command)
+    return app
+
+
+def _keyword(name: str, kind: Any, parameter: Parameter, default: Any = None) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, parameter]
+    )
+
+
+def _input(one: Input, by_flag: bool) -> inspect.Parameter:
+    """Declare an input: a path, which may be a folder."""
+    return inspect.Parameter(
+        one.name,
+        inspect.Parameter.KEYWORD_ONLY if by_flag else inspect.Parameter.POSITIONAL_ONLY,
+        default=inspect.Parameter.empty if one.required else None,
+        annotation=Annotated[
+            str if one.required else str | None,
+            Parameter(group=_INPUTS, metavar="FILE" if by_flag else None, help=_sentence(one.help)),
+        ],
+    )
+
+
+def _usage(one: Input, by_flag: bool) -> str:
+    word = f"--{one.name} FILE" if by_flag else one.name.upper()
+    return word if one.required else f"[{word}]"
+
+
+def _option(name: str, field: FieldInfo) -> inspect.Parameter:
+    """Declare the flag of one field of ``Params``.
+
+    Words and switches are the parser's to check, so that it can list and complete them. Any other value stays one
+    token for pydantic to read: there is one set of rules, and ``--at -10,5`` is neither two tokens nor a flag.
+    """
+    kind = schema.without_none(field.annotation)
+    is_switch, is_word = kind is bool, bool(schema.choices(field))
+    usual, values = schema.default(field), "" if is_word else schema.limits(field)
+    notes = [note for note in (values, f"default: {usual}" if usual else "") if note]
+    text = _sentence(field.description or "") + (f" [{'; '.join(notes)}]" if notes else "")
+    parameter = Parameter(
+        group=_TASK,
+        help=text,
+        show_default=False,
+        metavar=None if is_switch or is_word else "VALUE",
+        allow_leading_hyphen=not (is_switch or is_word),
+    )
+    return _keyword(name, (kind if is_switch or is_word else str) | None, parameter)
+
+
+def _sentence(text: str) -> str:
+    """Write a line of help as a sentence; declarations leave out the capital and the full stop."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""
+
+
+# --- doing the work ---------------------------------------------------------------------------------------------------
+
+
+def _run_one(work: WorkSpec, paths: Sequence[str | None], out: Path, shared: ImageOptions) -> int:
+    """Make one image and say what was written."""
+    kind = work.kind
+    if shared.resume or shared.jobs > 1:
+        raise InputError("--resume and --jobs are for folders; no input is one")
+    if out.is_dir():
+        leading = Path(next(path for one, path in zip(kind.inputs, paths, strict=True) if one.leading and path))
+        out /= f"{leading.stem}-{kind.name}{output_suffix(leading, work.save.format)}"
+    start = time.perf_counter()
+    with limit_threads(work.threads), progress_bar(quiet=shared.quiet) as progress:
+        task = work.build()
+        params = parse_params(kind.Params, work.params)
+        written = task.write(
+            tuple(paths), out, params, work.save, max_megapixels=work.max_megapixels, progress=progress
+        )
+    seconds = time.perf_counter() - start
+    if shared.json:
+        print_json(
+            output=str(out),
+            width=written.width,
+            height=written.height,
+            seconds=round(seconds, 3),
+            params=work.params,
+            made_by=written.made_by,
+        )
+    elif not shared.quiet:
+        size = out.stat().st_size
+        print(f"{out}: {written.width} x {written.height}, {_in_words(size)}, {seconds:.1f} s")
+    return 0
+
+
+def _run_batch(work: WorkSpec, paths: Sequence[str | None], out: Path, shared: ImageOptions) -> int:
+    """Make a folder of images and report; 1 if any failed."""
+    engine = LocalEngine(shared.jobs)
+    try:
+        with progress_bar(quiet=shared.quiet) as progress:
+            report = run_batch(work, paths, out, engine=engine, resume=shared.resume, progress=progress)
+    except KeyboardInterrupt:
+        raise Cancelled("interrupted; the same command with --resume (without --overwrite) does the rest") from None
+    if not shared.quiet:
+        for text, names in report.warnings.items():
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            print(f"velatura: warning: {names[0]}{more}: {text}", file=sys.stderr)
+    for outcome in report.failed:
+        print(f"velatura: failed: {outcome.job.name}: {outcome.error}", file=sys.stderr)
+    if shared.json:
+        print_json(
+            output=str(out),
+            done=report.done,
+            skipped=report.skipped,
+            failed=[{"name": outcome.job.name, "error": outcome.error} for outcome in report.failed],
+            seconds=round(report.seconds, 3),
+            params=work.params,
+        )
+    elif not shared.quiet:
+        counts = [f"{report.done} done"]
+        counts += [f"{report.skipped} done before"] if report.skipped else []
+        counts += [f"{len(report.failed)} failed"] if report.failed else []
+        print(f"{out}: {', '.join(counts)}, {report.seconds:.1f} s")
+    return 1 if report.failed else 0
+
+
+def _in_words(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{max(1, round(size / 2**10))} KiB"
+
+
+def print_json(**values: Any) -> None:
+    """Print one JSON object on one line of stdout: the result, for scripts."""
+    print(json.dumps(values, ensure_ascii=False))
+
+
+@contextmanager
+def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
+    """Give a progress hook that draws a bar on stderr where that is a terminal, and nothing elsewhere."""
+    if quiet or not sys.stderr.isatty():
+        yield no_progress
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # transient: the bar goes when the work is done, so that the terminal keeps the result only.
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        row = bar.add_task("", total=None)
+
+        def show(done: int, total: int, stage: str) -> None:
+            bar.update(row, completed=done, total=total, description=stage)
+
+        yield show
