@@ -32,6 +32,7 @@ TINY = {"Tiny": Tiny}
 
 def write(path: Path, state: dict, architecture: str = "Tiny", arguments: object = None) -> Path:
     notes = {"architecture": architecture, "arguments": json.dumps(arguments or {}), "commit": "abc1234"}
+    notes["recipe"] = json.dumps({"name": "tiny", "settings": {"steps": 3}})
     save_file(state, path, notes)
     return path
 
@@ -79,7 +80,7 @@ def test_card_knows_its_file(house: Path):
     assert card.sha256 == hashlib.sha256(data).hexdigest()
     assert card.bytes == len(data)
     assert card.arguments == {"width": 4}
-    assert card.commit == "abc1234"
+    assert (card.recipe, card.commit) == ("tiny", "abc1234")
     assert card.parameters == 3 * 4 * 9 + 4 + 4 * 4 + 4 * 4 + 4  # the counter of the norm is no parameter
     assert catalog.cards() == (card,)
     assert card.path == house / "weights/tiny-net.safetensors"
@@ -105,8 +106,9 @@ def test_fill_card_keeps_comments_and_replaces_scores(house: Path, tmp_path: Pat
     report = tmp_path / "report.json"
     report.write_text(json.dumps({"protocol": 'a \\ "protocol"', "scores": [score]}))
     catalog.fill_card("tiny-net", report)
+    report = tmp_path / "evaluate-tiny-net.json"
     report.write_text(json.dumps({"protocol": 'a \\ "protocol"', "scores": [score, score | {"value": 4.25}]}))
-    catalog.fill_card("tiny-net", report)
+    assert catalog.fill_cards(tmp_path) == ["tiny-net"]
     card = catalog.card("tiny-net")
     assert [found.value for found in card.scores] == [4.0, 4.25]
     assert card.protocol == 'a \\ "protocol"'

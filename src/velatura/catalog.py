@@ -3,12 +3,13 @@
 ``catalog.toml`` beside this file holds one card per model that the package ships; ``weights/`` holds the files.
 Reading cards needs no torch; `load` and `load_state` import it when they are called.
 
-A weights file is a safetensors file whose header names what it is for (every value is a string, as the format
-asks; ``arguments`` and ``metrics`` are JSON)::
+A weights file is a safetensors file whose header names what it is for (the format knows only strings, so anything
+else is JSON in a string)::
 
     architecture    the class that takes the weights, e.g. "BlendingGAN"
     arguments       its keyword arguments, a JSON object
-    recipe, commit  what trained it
+    recipe          what trained it: a JSON object of name and settings
+    commit          at which state of the repository
     metrics         what the training measured, a JSON object
 
 Numbers are float32, float16 or bfloat16 on disk and float32 in memory. A tensor may also be int8 with one scale
@@ -52,6 +53,7 @@ __all__ = [
     "card",
     "cards",
     "fill_card",
+    "fill_cards",
     "load",
     "load_state",
     "offline",
@@ -214,7 +216,9 @@ class Header(_Frozen):
     architecture : str
         Empty where the file does not say.
     arguments : dict
-    recipe, commit : str
+    recipe : dict
+        ``name`` and ``settings``.
+    commit : str
     metrics : dict
     shapes : dict
         Name of each tensor -> its shape.
@@ -224,7 +228,7 @@ class Header(_Frozen):
 
     architecture: str = ""
     arguments: dict[str, Any] = {}
-    recipe: str = ""
+    recipe: dict[str, Any] = {}
     commit: str = ""
     metrics: dict[str, Any] = {}
     shapes: dict[str, tuple[int, ...]]
@@ -273,7 +277,7 @@ def _parse_header(text: bytes, name: str) -> Header:
         return Header(
             architecture=notes.get("architecture", ""),
             arguments=json.loads(notes.get("arguments", "{}")),
-            recipe=notes.get("recipe", ""),
+            recipe=json.loads(notes.get("recipe", "{}")),
             commit=notes.get("commit", ""),
             metrics=json.loads(notes.get("metrics", "{}")),
             shapes={key: tuple(value["shape"]) for key, value in table.items()},
@@ -616,7 +620,8 @@ def fill_card(name: str, report: str | Path | None = None) -> None:
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
     }
-    figures |= {key: value for key in ("recipe", "commit") if (value := getattr(header, key))}
+    figures |= {"recipe": header.recipe["name"]} if "name" in header.recipe else {}
+    figures |= {"commit": header.commit} if header.commit else {}
     scores = None
     if report is not None:
         measured = json.loads(Path(report).read_text(encoding="utf-8"))
@@ -625,6 +630,26 @@ def fill_card(name: str, report: str | Path | None = None) -> None:
     text = _edit_section(CATALOG.read_text(encoding="utf-8"), name, figures, scores)
     CATALOG.write_text(text, encoding="utf-8")
     _read_catalog.cache_clear()
+
+
+def fill_cards(reports: str | Path) -> list[str]:
+    """Fill every card of ``catalog.toml``: what ``make cards`` runs.
+
+    Parameters
+    ----------
+    reports : path
+        Folder of ``evaluate-NAME.json``, where a model has been measured.
+
+    Returns
+    -------
+    list of str
+        The names of the cards.
+    """
+    names = list(tomllib.loads(CATALOG.read_text(encoding="utf-8")))
+    for name in names:
+        report = Path(reports) / f"evaluate-{name}.json"
+        fill_card(name, report if report.is_file() else None)
+    return names
 
 
 def _edit_section(text: str, name: str, figures: Mapping[str, Any], scores: Sequence[Mapping[str, Any]] | None) -> str:

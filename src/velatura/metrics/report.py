@@ -15,7 +15,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -120,7 +120,7 @@ class Report:
     data : str
         The images, by name; the same for all rows.
     count : int
-        How many images.
+        How many of `things`.
     columns : sequence of Column
     rows : mapping
         Method -> one `Interval` per column.
@@ -130,6 +130,8 @@ class Report:
         The row it has to beat.
     notes : sequence of str
         What a reader must know beside the figures; losses too.
+    things : str
+        What one figure is of: images, pairs...
     """
 
     title: str
@@ -140,7 +142,8 @@ class Report:
     rows: Mapping[str, Sequence[Interval]]
     model: str = ""
     baseline: str = ""
-    notes: Sequence[str] = field(default_factory=tuple)
+    notes: Sequence[str] = ()
+    things: str = "images"
 
     def __post_init__(self) -> None:
         for name, row in self.rows.items():
@@ -179,7 +182,7 @@ def table(report: Report) -> Table:
     from rich import box
     from rich.table import Table
 
-    caption = "\n".join([f"{report.protocol} {report.data}, {report.count} images; 95 % intervals.", *report.notes])
+    caption = "\n".join([_made_of(report), *report.notes])
     made = Table(title=report.title, caption=caption, caption_justify="left", box=box.SIMPLE)
     made.add_column("")
     for column in report.columns:
@@ -196,12 +199,12 @@ def markdown(report: Report) -> str:
     Examples
     --------
     >>> row = [Interval(30.5, 30.1, 30.9)]
-    >>> print(markdown(Report("Set5", "y4", "Set5", 5, [Column("PSNR", "dB", "higher")], {"bicubic": row})))
+    >>> print(markdown(Report("Set5", "y4.", "Set5", 5, [Column("PSNR", "dB", "higher")], {"bicubic": row})))
     | | PSNR (dB) ↑ |
     |---|---:|
     | bicubic | 30.50 [30.10, 30.90] |
     <BLANKLINE>
-    y4 Set5, 5 images; 95 % intervals.
+    y4. 5 images of Set5; 95 % intervals.
     """
     lines = [
         "| | " + " | ".join(column.title for column in report.columns) + " |",
@@ -211,7 +214,7 @@ def markdown(report: Report) -> str:
         cells = [_cell(figure, column) for figure, column in zip(row, report.columns, strict=True)]
         mark = "**" if name == report.model else ""
         lines.append(f"| {mark}{name}{mark} | " + " | ".join(cells) + " |")
-    lines += ["", f"{report.protocol} {report.data}, {report.count} images; 95 % intervals."]
+    lines += ["", _made_of(report)]
     lines += [f"\n{note}" for note in report.notes]
     return "\n".join(lines)
 
@@ -222,8 +225,8 @@ def to_json(report: Report) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``title, protocol, data, count, model, baseline, columns, rows, scores, notes, environment``; a figure that
-        is not finite becomes a string, because JSON has no infinity.
+        ``title, protocol, data, count, things, model, baseline, columns, rows, scores, notes, environment``; a
+        figure that is not finite becomes a string, because JSON has no infinity.
     """
     columns = [{"name": column.name, "unit": column.unit, "better": column.better} for column in report.columns]
     rows = {
@@ -235,6 +238,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "protocol": report.protocol,
         "data": report.data,
         "count": report.count,
+        "things": report.things,
         "model": report.model,
         "baseline": report.baseline,
         "columns": columns,
@@ -288,6 +292,10 @@ def environment() -> dict[str, Any]:
         "memory_gib": _memory_gib(),
         "accelerator": torch.cuda.get_device_name() if torch is not None and has_cuda else None,
     }
+
+
+def _made_of(report: Report) -> str:
+    return f"{report.protocol} {report.count} {report.things} of {report.data}; 95 % intervals."
 
 
 def _cell(figure: Interval, column: Column) -> str:

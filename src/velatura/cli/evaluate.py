@@ -1,0 +1,199 @@
+"""``velatura evaluate``: figures with their protocol, beside a baseline, from images that the model never saw.
+
+Each task's own protocol lives in ``training/recipes/<task>.py``, where its held-out images are; here its figures
+become a `velatura.metrics.report.Report`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from velatura.errors import InputError, MachineError
+from velatura.metrics.report import Column, Interval, Report, bootstrap, table, write_json
+
+if TYPE_CHECKING:
+    from velatura.metrics.fidelity import Protocol
+
+__all__ = ["evaluate"]
+
+_SUFFIXES = {".avif", ".bmp", ".gif", ".heic", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+
+
+def evaluate(
+    task: Literal["blend", "fidelity"],
+    /,
+    *,
+    data: Annotated[Path, Parameter(help="Folder of the sets (blend) or of the results (fidelity).")],
+    model: Annotated[str | None, Parameter(metavar="NAME|FILE", help="Default: the task's own.")] = None,
+    reference: Annotated[Path | None, Parameter(help="Folder of the originals, paired by name (fidelity).")] = None,
+    protocol: Annotated[
+        Literal["rgb", "y", "y2", "y3", "y4"],
+        Parameter(help="Colour space and crop of PSNR and SSIM (fidelity): y4 is the Y channel, border 4 cropped."),
+    ] = "rgb",
+    json: Annotated[
+        Path | None, Parameter(metavar="FILE", help="Write the figures, versions and hardware too.")
+    ] = None,
+) -> None:
+    """Measure a model on held-out images, or a folder of results against the originals.
+
+    Parameters
+    ----------
+    task
+        What is measured.
+    """
+    from velatura.cli.tables import print_table
+
+    if not data.is_dir():
+        raise InputError(f"--data {data}: no such folder")
+    if task == "fidelity":
+        from velatura.metrics.fidelity import PROTOCOLS
+
+        if reference is None or model is not None:
+            raise InputError("evaluate fidelity compares two folders: --data RESULTS --reference ORIGINALS, no --model")
+        report = evaluate_fidelity(data, reference, PROTOCOLS[protocol])
+    else:
+        if reference is not None:
+            raise InputError(f"--reference belongs to evaluate fidelity; evaluate {task} has originals of its own")
+        report = evaluate_blend(model or "blending-gan", data)
+    if json is not None:
+        write_json(report, json)
+    print_table(table(report))
+
+
+def evaluate_blend(model: str, data: Path) -> Report:
+    """Measure a Blending GAN on held-out pairs: colour error inside the mask against pasting and Poisson.
+
+    Parameters
+    ----------
+    model : str
+        A name of the catalog, or a file.
+    data : Path
+        Folder of the training sets; what is held out of each is fixed by name.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    ModelError
+        The model is unknown or refused.
+    MachineError
+        What training needs is not installed.
+    """
+    from velatura.catalog import load
+    from velatura.nets.blending_gan import BlendingGAN
+
+    network = load(model, {"BlendingGAN": BlendingGAN})
+    try:
+        from velatura.training.recipe import make_config
+        from velatura.training.recipes import blend
+    except ImportError as error:
+        raise MachineError(f"{error.name} is not installed; pip install 'velatura[train]'") from None
+    config = make_config(blend.BlendConfig, {"data": str(data)})
+    return report_of_blend(blend.evaluate(network, config), Path(model).stem)
+
+
+def report_of_blend(scores: dict[str, Any], model: str) -> Report:
+    """Turn what ``velatura.training.recipes.blend.evaluate`` measured of ``model`` into a report."""
+    units = {
+        "levels": Column("mean absolute colour error inside the mask", "grey levels"),
+        "ciede2000": Column("CIEDE2000 inside the mask"),
+    }
+    rows = {}
+    for kind, methods in scores["rows"].items():
+        for method, figures in methods.items():
+            name = model if method == "ours" else method
+            rows[name if kind == "all" else f"{name}, {kind}"] = [Interval(*figures[unit]) for unit in units]
+    identity = scores["identity"]
+    return Report(
+        title="Blending at 64x64",
+        protocol=(
+            "Held-out images in two random lights, one pasted into the other at 64x64 through hard masks, half of them "
+            f"centre squares; pairs drawn from seed {scores['seed']}; intervals by bootstrap over pairs."
+        ),
+        data="what is held out of scenes96, faces128 (color), sr_t91_bsds400 and sr_hr_patches",
+        count=scores["pairs"],
+        things="pairs",
+        columns=list(units.values()),
+        rows=rows,
+        model=model,
+        baseline="poisson",
+        notes=[
+            f"Where nothing is to change it changes {identity['mean']:.2f} grey levels in the mean, "
+            f"{identity['max']:.1f} at most."
+        ],
+    )
+
+
+def evaluate_fidelity(results: Path, originals: Path, protocol: Protocol) -> Report:
+    """Compare a folder of images with their originals, paired by path without the suffix.
+
+    Parameters
+    ----------
+    results, originals : Path
+        Folders, searched recursively.
+    protocol : velatura.metrics.fidelity.Protocol
+
+    Returns
+    -------
+    Report
+        PSNR, SSIM and CIEDE2000; alpha is left out.
+
+    Raises
+    ------
+    InputError
+        A folder is not there, a result has no original, or sizes differ.
+    """
+    from velatura.image import open_image
+    from velatura.metrics.fidelity import color_error, psnr, ssim
+
+    found, known = _by_stem(results), _by_stem(originals)
+    if not found:
+        raise InputError(f"{results}: no images; expected results to compare with {originals}")
+    missing = sorted(set(found) - set(known))
+    if missing:
+        raise InputError(f"{found[missing[0]]}: no original of this name in {originals} ({len(missing)} such)")
+    figures: list[tuple[float, float, float]] = []
+    for stem, path in found.items():
+        image = open_image(path, max_megapixels=float("inf")).pixels
+        original = open_image(known[stem], max_megapixels=float("inf")).pixels
+        try:
+            figures.append(
+                (psnr(image, original, protocol), ssim(image, original, protocol), color_error(image, original))
+            )
+        except ValueError as error:
+            raise InputError(f"{path} against {known[stem]}: {error}") from None
+    columns = [Column("PSNR", "dB", "higher"), Column("SSIM", "", "higher", digits=4), Column("CIEDE2000")]
+    rows = {results.name or str(results): [bootstrap(values) for values in zip(*figures, strict=True)]}
+    notes = [f"{len(known) - len(found)} originals have no result."] if len(known) > len(found) else []
+    return Report(
+        title=f"{results} against {originals}",
+        protocol=f"{protocol}; CIEDE2000 of the whole image.",
+        data=originals.name or str(originals),
+        count=len(figures),
+        columns=columns,
+        rows=rows,
+        notes=notes,
+    )
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """List the images of a folder by their path in it, without the suffix."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    found: dict[str, Path] = {}
+    for path in _images(folder):
+        stem = path.relative_to(folder).with_suffix("").as_posix()
+        if stem in found:
+            raise InputError(f"{path} and {found[stem].name} have the same name; which one is meant cannot be told")
+        found[stem] = path
+    return found
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _SUFFIXES and path.is_file())
