@@ -12,11 +12,11 @@ import re
 import stat
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from PIL import (
@@ -34,7 +34,7 @@ from velatura.errors import InputError, MachineError, VelaturaError
 from velatura.image import png, tiff
 from velatura.image.memory import from_array, from_pil, from_tensor, is_tensor, oriented, rescaled, split_pil
 from velatura.image.metadata import EXIF_PREFIX, clean_exif, clean_xmp, read_orientation
-from velatura.image.picture import Form, ImageInfo, ImageWarning, Picture
+from velatura.image.picture import Form, ImageInfo, Picture, warn
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ __all__ = ["FORMATS", "open_image", "open_mask", "probe"]
 
 # Pillow's classes are called by name instead of through Image.open: nothing else is ever tried, and the limit on
 # the number of pixels is ours, not a global of Pillow's.
-_PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
+_PLUGINS: dict[str, Callable[[BinaryIO], ImageFile.ImageFile]] = {
     "jpeg": JpegImagePlugin.JpegImageFile,
     "webp": WebPImagePlugin.WebPImageFile,
     "bmp": BmpImagePlugin.BmpImageFile,
@@ -445,7 +445,7 @@ def _open_file(path: Path, max_megapixels: float) -> Picture:
     if decoded.several:
         notes.append("it holds several frames or pages; the first is used")
     if notes:
-        warnings.warn(f"{path}: {'; '.join(notes)}", ImageWarning, stacklevel=3)
+        warn(f"{path}: {'; '.join(notes)}")
     return picture
 
 
@@ -454,9 +454,10 @@ def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _decode_tiff(path: Path, max_megapixels: float) -> _Decoded:
-    header = tiff.read_tiff_header(path)
-    _check_size(path, header.width, header.height, max_megapixels)
-    header, pixels, alpha = tiff.decode_tiff(path)
+    def check_size(width: int, height: int) -> None:
+        _check_size(path, width, height, max_megapixels)
+
+    header, pixels, alpha = tiff.decode_tiff(path, check_size)
     turn = header.orientation
     return _Decoded(
         _upright(pixels, turn),
@@ -532,7 +533,7 @@ def _open_pillow(stream: BinaryIO, kind: str, path: Path, max_megapixels: float)
     return image
 
 
-def _heic_plugin(path: Path) -> Any:
+def _heic_plugin(path: Path) -> Callable[[BinaryIO], ImageFile.ImageFile]:
     try:
         from pillow_heif import HeifImageFile  # pyright: ignore[reportMissingImports]
     except ImportError:

@@ -9,8 +9,6 @@ import os
 import secrets
 import shutil
 import stat
-import sys
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +23,7 @@ from velatura.errors import InputError, MachineError
 from velatura.image.decode import open_image
 from velatura.image.memory import rescaled
 from velatura.image.metadata import EXIF_PREFIX, icc_space, resize_exif, state_origin
-from velatura.image.picture import ImageWarning, Picture, white_of
+from velatura.image.picture import Picture, warn, white_of
 from velatura.image.png import PngWriter
 from velatura.image.tiff import TiffWriter
 
@@ -360,8 +358,7 @@ class RowWriter:
             lost.append("256 colours are chosen")
         if lost:
             hint = "PNG and TIFF keep everything"
-            warnings.warn(f"{path}: {self._name.upper()} cannot hold all of it: {', '.join(lost)} ({hint})",
-                          ImageWarning, stacklevel=_outside())  # fmt: skip
+            warn(f"{path}: {self._name.upper()} cannot hold all of it: {', '.join(lost)} ({hint})")
 
     def __enter__(self) -> Self:
         with _explaining(self.path):
@@ -416,15 +413,6 @@ class RowWriter:
         except BaseException:
             self._file.discard()
             raise
-
-
-def _outside() -> int:
-    """Return the stack level of the first caller outside this module, whom a warning should point at."""
-    level = 1
-    frame = sys._getframe(1)
-    while frame is not None and frame.f_globals.get("__name__") == __name__:
-        frame, level = frame.f_back, level + 1
-    return level
 
 
 def _metadata_for(

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from velatura.errors import InputError
-from velatura.image.metadata import EXIF_PREFIX, clean_exif, clean_xmp, read_orientation
+from velatura.image.metadata import EXIF_PREFIX, clean_exif, clean_xmp, exif_from_directory, read_exif, read_orientation
 from velatura.image.picture import Form, Picture, white_of
 
 if TYPE_CHECKING:
@@ -183,10 +183,8 @@ def from_pil(image: Image.Image, name: str) -> Picture:
     """Make a `Picture` of a PIL image; the image itself stays as it is, but is loaded if it was not."""
     if 0 in image.size:
         raise InputError(f"{name}: a PIL image of {image.width} x {image.height} pixels is empty")
-    exif = image.info.get("exif")
-    if exif is None and len(tags := image.getexif()):
-        exif = tags.tobytes()
-    exif = exif.removeprefix(EXIF_PREFIX) if isinstance(exif, bytes) else None
+    image.load()  # Pillow turns TIFF upright when it loads them: the orientation is only right after that
+    exif = _exif_of_pil(image)
     xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
     xmp = xmp.encode() if isinstance(xmp, str) else xmp
     try:
@@ -201,6 +199,16 @@ def from_pil(image: Image.Image, name: str) -> Picture:
         xmp=clean_xmp(xmp),
         form=Form("pil", mode=image.mode, format=image.format.lower() if image.format else None),
     )
+
+
+def _exif_of_pil(image: Image.Image) -> bytes | None:
+    exif = image.info.get("exif")
+    if isinstance(exif, bytes):
+        return exif.removeprefix(EXIF_PREFIX)
+    # TIFF files have no EXIF block of their own: of their tags, those that describe the scene.
+    tags = image.getexif()
+    directory = read_exif(tags.tobytes().removeprefix(EXIF_PREFIX)) if len(tags) else None
+    return exif_from_directory(directory) if directory is not None else None
 
 
 # --- NumPy -----------------------------------------------------------------------------------------------------

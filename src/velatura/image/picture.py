@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["Form", "ImageInfo", "ImageWarning", "Picture", "premultiply", "unpremultiply", "white_of"]
+__all__ = ["Form", "ImageInfo", "ImageWarning", "Picture", "premultiply", "unpremultiply", "warn", "white_of"]
 
 
 class ImageWarning(UserWarning):
     """Something of an image was left out; the message says what, and how to keep it."""
+
+
+def warn(message: str) -> None:
+    """Issue an `ImageWarning` that points at the first caller outside this package."""
+    level, frame = 1, sys._getframe(0)
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "velatura":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, ImageWarning, stacklevel=level - 1 if frame is not None else 2)
 
 
 def white_of(dtype: np.dtype | type) -> float:

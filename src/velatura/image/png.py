@@ -321,7 +321,7 @@ class PngWriter:
         self._pixel_bytes = samples * bits // 8
         self._row_bytes = width * self._pixel_bytes
         self._above = np.zeros(self._row_bytes, np.uint8)
-        self._zlib = zlib.compressobj(6, zlib.DEFLATED, 15, 9, zlib.Z_FILTERED)
+        self._zlib = zlib.compressobj(4, zlib.DEFLATED, 15, 9, zlib.Z_FILTERED)
         stream.write(SIGNATURE)
         ihdr = struct.pack(">IIBBBBB", width, height, bits, _COLOUR_TYPES[samples], 0, 0, 0)
         self._put(b"IHDR", ihdr)
