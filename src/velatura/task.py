@@ -8,22 +8,28 @@ use. Both drive the same generator of rows, so that they cannot differ.
 from __future__ import annotations
 
 import difflib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from velatura.errors import InputError
 from velatura.image import Picture, RowWriter, check_output, open_image, save_image, to_form
+from velatura.tiling import DEFAULT_MEMORY_MIB
 
 if TYPE_CHECKING:
-    from velatura.image import ImageLike
+    import torch
+    from PIL import Image
 
-__all__ = ["Bands", "Input", "Params", "Progress", "Result", "SaveOptions", "Task", "parse_params"]
+__all__ = ["Bands", "ImageLike", "Input", "Params", "Progress", "Result", "SaveOptions", "Task", "parse_params"]
+
+#: What a task accepts as an image; see `velatura.image.open_image` for shapes and ranges.
+ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray | torch.Tensor | Picture"
 
 #: ``progress(done, total, stage)``; raising `velatura.Cancelled` in it stops the work and frees its memory.
 Progress = Callable[[int, int, str], None]
@@ -64,13 +70,14 @@ def parse_params(kind: type[P], values: Mapping[str, Any]) -> P:
 def describe_validation_error(kind: type[BaseModel], error: ValidationError) -> str:
     """Put pydantic's report of the first error into one line that names the option."""
     first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"]) or kind.__name__
+    # The option alone: where in a list or pair the bad part stands is in the value.
+    name = str(first["loc"][0]) if first["loc"] else kind.__name__
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, kind.model_fields, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "known: " + ", ".join(kind.model_fields)
         return f"unknown option {name!r}; {hint}"
-    reason = first["msg"][0].lower() + first["msg"][1:]
-    return f"option {name!r}: got {first['input']!r}; {reason}"
+    reason = first["msg"].removeprefix("Value error, ")
+    return f"option {name!r}: got {first['input']!r}; {reason[:1].lower()}{reason[1:]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +222,10 @@ class Task(ABC):
 
     @classmethod
     @abstractmethod
-    def from_pretrained(cls, name_or_path: str | Path | None = None, *, device: str = "auto") -> Self:
-        """Load the model by its catalog name or from a file; None takes the default."""
+    def from_pretrained(
+        cls, name_or_path: str | Path | None = None, *, device: str = "auto", memory: float = DEFAULT_MEMORY_MIB
+    ) -> Self:
+        """Load the model by its catalog name or from a file; None takes the default. ``memory`` is in MiB."""
 
     @abstractmethod
     def bands(self, images: tuple[Any, ...], params: Any, progress: Progress) -> Bands:

@@ -22,10 +22,16 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from cyclopts import App, CycloptsError, Group
-from cyclopts.exceptions import CoercionError, MissingArgumentError, UnknownCommandError, UnknownOptionError
+from cyclopts.exceptions import (
+    CoercionError,
+    MissingArgumentError,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 
 from velatura import __version__
 from velatura.errors import VelaturaError
@@ -150,10 +156,13 @@ def _describe_usage(error: CycloptsError) -> str:
         text = argument.parameter.help or ""
         what = f" ({text[:1].lower()}{text[1:].rstrip('.')})" if text else ""
         return f"missing {min(argument.names, key=len, default='') or name}{what}; {more}"
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        return f"one word too many: {error.unused_tokens[0]!r}; {more}"
+    if isinstance(error, CoercionError) and error.token and get_origin(error.target_type) is Literal:
+        word, known = error.token.value, get_args(error.target_type)
+        return f"{error.token.keyword}: unknown value {word!r}; {_nearest(word, known) or 'known: ' + ', '.join(known)}"
     error.verbose = False
-    text = " ".join(str(error).split()).rstrip(".")
-    if isinstance(error, CoercionError):
-        text = text.replace('"', "'")
+    text = " ".join(str(error).split()).rstrip(".").replace('"', "'")
     return f"{text[:1].lower()}{text[1:]}; {more}"
 
 

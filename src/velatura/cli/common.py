@@ -52,7 +52,7 @@ class ImageOptions:
     """Options of every command that works on images; the help of each stands beside it."""
 
     format: Annotated[
-        Literal["png", "jpeg", "webp", "tiff", "avif", "bmp"] | None,
+        Literal["png", "jpeg", "webp", "tiff", "avif", "bmp", "gif"] | None,
         Parameter(group=_OUTPUT, help="File format; default: by the suffix of OUT, in a batch that of the image."),
     ] = None
     quality: Annotated[
@@ -139,13 +139,13 @@ def image_command(task: type[Task], *, examples: str, by_flag: Collection[str] =
             _keyword("out", str, out, inspect.Parameter.empty),
             *(_option(name, field) for name, field in fields.items()),
             _keyword("model", str | None, model),
-            _keyword("shared", ImageOptions, Parameter(name="*")),
+            _keyword("shared", ImageOptions, Parameter(name="*"), ImageOptions()),
         ]
     )
 
     def command(*args: Any, **kwargs: Any) -> int:
         given = signature.bind(*args, **kwargs).arguments
-        shared = given.get("shared") or ImageOptions()
+        shared = given.get("shared", ImageOptions())
         params = parse_params(task.Params, {name: given[name] for name in fields if given.get(name) is not None})
         work = shared.work(task, params, given.get("model"))
         paths = [given.get(one.name) for one in task.inputs]

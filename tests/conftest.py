@@ -1,0 +1,1 @@
+"""Shared by the tests; being here, it also lets them import the helpers beside it."""

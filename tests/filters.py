@@ -1,0 +1,92 @@
+"""A small real task, which can be told to misbehave: what tasks share is tested with it, apart from any application.
+
+It is a module of its own because worker processes import it by its name.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+import warnings
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BeforeValidator, Field
+
+from velatura.errors import ModelError
+from velatura.image import ImageWarning
+from velatura.task import Bands, Input, Params, Task
+
+ROWS = 4  # of a band: small, so that every image has several
+
+
+class InvertParams(Params):
+    strength: float = Field(1.0, ge=0, le=1, description="how much of it")
+    shift: Annotated[
+        tuple[int, int], BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)
+    ] = Field((0, 0), description="X,Y to roll the result by", json_schema_extra={"unit": "px"})
+    tone: Literal["plain", "warm"] = Field("plain", description="colour of the result")
+    keep_sign: bool = Field(False, description="give the picture back as it came")
+    #: What happens in the second band of an image whose top left pixel is red.
+    red: Literal["nothing", "memory", "disk", "bug", "die", "sleep", "warn"] = "nothing"
+    pause: float = Field(0.0, ge=0, description="before each band", json_schema_extra={"unit": "s"})
+
+
+class Invert(Task):
+    """Turn a picture into its negative."""
+
+    name = "invert"
+    Params = InvertParams
+    inputs = (
+        Input("image", "the picture", leading=True),
+        Input("mask", "white = invert here", required=False),
+    )
+
+    def __init__(self, memory: float) -> None:
+        self.memory = memory
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path | None = None, *, device: str = "auto", memory: float = 512
+    ) -> Invert:
+        if name_or_path is not None:
+            raise ModelError(f"unknown model {str(name_or_path)!r}; known: none")
+        return cls(memory)
+
+    def bands(self, images: tuple[Any, ...], params: InvertParams, progress: Any) -> Bands:
+        image, mask = images
+        pixels = image.pixels
+        white = np.iinfo(pixels.dtype).max
+        negative = np.roll(white - pixels, params.shift, (1, 0)) if not params.keep_sign else pixels
+        done = np.rint(pixels + params.strength * (negative.astype(np.float64) - pixels)).astype(pixels.dtype)
+        if mask is not None:
+            done = np.where(mask.pixels[..., :1] > 127, done, pixels)
+        is_red = tuple(pixels[0, 0]) == (255, 0, 0)
+
+        def rows():
+            for top in range(0, len(done), ROWS):
+                progress(top, len(done), "invert")
+                time.sleep(params.pause)
+                if top and is_red:
+                    misbehave(params.red)
+                yield done[top : top + ROWS]
+
+        return Bands(image, *done.shape[:2], rows(), channels=done.shape[2])
+
+
+def misbehave(how: str) -> None:
+    if how == "memory":
+        raise MemoryError
+    if how == "disk":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if how == "bug":
+        raise ZeroDivisionError("a bug")
+    if how == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "sleep":
+        time.sleep(30)
+    if how == "warn":
+        warnings.warn("this one is red", ImageWarning, stacklevel=1)

@@ -1,0 +1,360 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from filters import Invert
+from PIL import Image
+
+from velatura.batch import LocalEngine, WorkSpec, plan, run_batch
+from velatura.errors import InputError, MachineError, ModelError
+from velatura.task import SaveOptions
+
+WORK = WorkSpec("filters:Invert", threads=1)
+FRESH = WorkSpec("filters:Invert", threads=1, save=SaveOptions(overwrite=True))
+
+
+def work(**params) -> WorkSpec:
+    return WorkSpec("filters:Invert", params, threads=1)
+
+
+def draw(path: Path, seed: int, *, red: bool = False) -> Path:
+    """Write a small picture; the tests' task misbehaves on a red one."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (13, 9, 3), np.uint8)
+    if red:
+        pixels[0, 0] = 255, 0, 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    for seed, name in enumerate(["b.png", "a.png", "sub/a.png", "sub/deeper/c.png"]):
+        draw(folder / name, seed)
+    (folder / "notes.txt").write_text("not an image")
+    draw(folder / ".hidden.png", 9)
+    draw(folder / ".cache" / "thumb.png", 9)
+    return folder
+
+
+def digests(out: Path) -> dict[str, str]:
+    return {
+        path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and path.name != "manifest.jsonl"
+    }
+
+
+def lines(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+
+
+# --- which images ----------------------------------------------------------------------------------------------------
+
+
+def test_list_is_recursive_sorted_and_without_hidden_files(photos: Path):
+    jobs, unpaired = plan(Invert, [photos, None], "out")
+    assert [job.name for job in jobs] == ["a.png", "b.png", "sub/a.png", "sub/deeper/c.png"]
+    assert jobs[2].inputs == (str(photos / "sub" / "a.png"), None)
+    assert Path(jobs[2].output) == Path("out/sub/a.png")
+    assert not unpaired
+
+
+def test_output_folder_inside_the_input_is_not_an_input(photos: Path):
+    out = photos / "out"
+    run_batch(WORK, [photos], out)
+    report = run_batch(WORK, [photos], out, resume=True)
+    assert (report.done, report.skipped) == (0, 4)
+
+
+def test_second_inputs_are_paired_by_path_and_stem(photos: Path, tmp_path: Path):
+    masks = tmp_path / "masks"
+    for name in ["a.bmp", "sub/a.png", "sub/deeper/c.png"]:
+        draw(masks / name, 1)
+    jobs, unpaired = plan(Invert, [photos, masks], "out")
+    assert [Path(str(job.inputs[1])).relative_to(masks).as_posix() for job in jobs] == [
+        "a.bmp",
+        "sub/a.png",
+        "sub/deeper/c.png",
+    ]
+    assert [(outcome.job.name, outcome.error) for outcome in unpaired] == [("b.png", f"no mask b.* in {masks}")]
+
+
+def test_one_file_serves_all(photos: Path, tmp_path: Path):
+    mask = draw(tmp_path / "mask.png", 1)
+    jobs, _ = plan(Invert, [photos, mask], "out")
+    assert {job.inputs[1] for job in jobs} == {str(mask)}
+
+
+def test_without_a_leading_folder_another_decides(photos: Path, tmp_path: Path):
+    image = draw(tmp_path / "image.tif", 1)
+    jobs, _ = plan(Invert, [image, photos], "out")
+    assert [Path(job.output).as_posix() for job in jobs][:2] == ["out/a.tif", "out/b.tif"]
+    assert jobs[0].inputs == (str(image), str(photos / "a.png"))
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda photos: (photos / "a.jpg").write_bytes(b""), "a.jpg and a.png would both become a.png"),
+        (lambda photos: [path.unlink() for path in photos.rglob("*.png")], "holds no images"),
+    ],
+)
+def test_refused_before_the_work(photos: Path, prepare, message: str):
+    prepare(photos)
+    with pytest.raises(InputError, match=message):
+        plan(Invert, [photos, None], "out", format="png")
+
+
+def test_two_partners_of_one_stem_are_refused(photos: Path, tmp_path: Path):
+    draw(tmp_path / "masks" / "a.png", 1)
+    draw(tmp_path / "masks" / "a.tif", 1)
+    with pytest.raises(InputError, match=r"holds a\.png and a\.tif for a\.png; expected one mask"):
+        plan(Invert, [photos, tmp_path / "masks"], "out")
+
+
+def test_bad_folders_are_refused(photos: Path, tmp_path: Path):
+    with pytest.raises(InputError, match="is an input folder"):
+        plan(Invert, [photos, None], photos / ".")
+    with pytest.raises(InputError, match="no such file or folder"):
+        plan(Invert, [photos, tmp_path / "nothing.png"], "out")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file; expected a folder"):
+        run_batch(WORK, [photos], tmp_path / "file")
+    with pytest.raises(InputError, match="is a file; expected a folder"):
+        run_batch(WORK, [photos], tmp_path / "file" / "out")
+
+
+# --- doing it --------------------------------------------------------------------------------------------------------
+
+
+def test_manifest_says_what_was_done(photos: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    seen = []
+    report = run_batch(work(strength=0.5), [photos], out, progress=lambda *step: seen.append(step))
+    assert (report.done, report.skipped, report.failed) == (4, 0, ())
+    assert seen == [(0, 4, ""), (1, 4, "a.png"), (2, 4, "b.png"), (3, 4, "sub/a.png"), (4, 4, "sub/deeper/c.png")]
+    header, *rest = lines(out)
+    assert (header["task"], header["params"], header["threads"]) == ("invert", {"strength": 0.5}, 1)
+    assert {line["output"]: line["sha256"] for line in rest} == digests(out)
+    assert rest[0]["inputs"]["image"]["bytes"] == (photos / "a.png").stat().st_size
+
+
+def test_one_bad_file_does_not_stop_the_rest(photos: Path, tmp_path: Path):
+    (photos / "a.png").write_text("text as PNG")
+    (photos / "sub" / "a.png").write_bytes((photos / "sub" / "a.png").read_bytes()[:200])
+    out = tmp_path / "out"
+    report = run_batch(WORK, [photos], out)
+    assert report.done == 2
+    assert [outcome.job.name for outcome in report.failed] == ["a.png", "sub/a.png"]
+    assert all("\n" not in outcome.error for outcome in report.failed)
+    assert sorted(digests(out)) == ["b.png", "sub/deeper/c.png"]
+    draw(photos / "a.png", 5)
+    report = run_batch(WORK, [photos], out, resume=True)
+    assert (report.done, report.skipped, len(report.failed)) == (1, 2, 1)
+
+
+@pytest.mark.parametrize(("red", "reason"), [("memory", "memory"), ("bug", "unexpected ZeroDivisionError: a bug")])
+def test_trouble_with_one_file_is_its_own(photos: Path, tmp_path: Path, red: str, reason: str):
+    draw(photos / "b.png", 1, red=True)
+    out = tmp_path / "out"
+    report = run_batch(work(red=red), [photos], out)
+    assert report.done == 3
+    (failure,) = report.failed
+    assert failure.job.name == "b.png"
+    assert reason in failure.error
+    assert "b.png" not in digests(out)
+
+
+def test_warnings_are_told_with_their_images(photos: Path, tmp_path: Path):
+    draw(photos / "b.png", 1, red=True)
+    report = run_batch(work(red="warn"), [photos], tmp_path / "out")
+    assert report.warnings == {"this one is red": ["b.png"]}
+
+
+def test_full_disk_stops_the_batch_and_resume_ends_it(photos: Path, tmp_path: Path):
+    draw(photos / "b.png", 1, red=True)
+    out = tmp_path / "out"
+    with pytest.raises(MachineError, match=r"1 of 4 done; free some space, then --resume"):
+        run_batch(work(red="disk"), [photos], out)
+    assert sorted(digests(out)) == ["a.png"]
+    draw(photos / "b.png", 1)
+    report = run_batch(work(red="disk"), [photos], out, resume=True)
+    assert (report.done, report.skipped) == (3, 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounts a small disk: needs root")
+def test_a_disk_that_is_really_full(tmp_path: Path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("no small disk can be mounted here")
+    try:
+        noise = np.random.default_rng(0).integers(0, 255, (150, 150, 3), np.uint8)
+        (tmp_path / "photos").mkdir()
+        for name in "abcdef":
+            Image.fromarray(noise).save(tmp_path / "photos" / f"{name}.png")
+        with pytest.raises(MachineError) as refused:
+            run_batch(WORK, [tmp_path / "photos"], disk / "out")
+        assert "\n" not in str(refused.value)
+        made = [line["output"] for line in lines(disk / "out") if "output" in line]
+        assert 0 < len(made) < 6
+        assert sorted(path.name for path in (disk / "out").iterdir()) == sorted([*made, "manifest.jsonl"])
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_no_model_no_batch(photos: Path, tmp_path: Path):
+    with pytest.raises(ModelError, match="unknown model 'x'"):
+        run_batch(WorkSpec("filters:Invert", model="x"), [photos], tmp_path / "out")
+
+
+# --- resume ----------------------------------------------------------------------------------------------------------
+
+
+def test_manifest_of_earlier_run_asks_what_to_do(photos: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    run_batch(WORK, [photos], out)
+    with pytest.raises(InputError, match="--resume goes on with it, --overwrite starts anew"):
+        run_batch(WORK, [photos], out)
+    assert run_batch(FRESH, [photos], out).done == 4
+    assert len(lines(out)) == 5
+    with pytest.raises(InputError, match="expected one of them"):
+        run_batch(FRESH, [photos], out, resume=True)
+
+
+def test_files_of_others_are_not_replaced(photos: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    mine = draw(out / "b.png", 7)
+    before = mine.read_bytes()
+    with pytest.raises(InputError, match=r"b\.png: exists already \(1 of 4 outputs do\); --overwrite replaces"):
+        run_batch(WORK, [photos], out)
+    assert mine.read_bytes() == before
+    assert not (out / "manifest.jsonl").exists()
+
+
+def test_resume_redoes_what_changed_or_went(photos: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    run_batch(WORK, [photos], out)
+    unbroken = digests(out)
+    (out / "a.png").unlink()
+    os.utime(photos / "b.png", (1, 1))
+    draw(photos / "new.png", 8)
+    report = run_batch(WORK, [photos], out, resume=True)
+    assert (report.done, report.skipped) == (3, 2)
+    assert unbroken.items() <= digests(out).items()
+    assert run_batch(WORK, [photos], out, resume=True).done == 0
+
+
+def test_resume_refuses_other_options(photos: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    run_batch(work(strength=1.0), [photos], out)
+    with pytest.raises(InputError, match=r"begun with strength 1\.0, now it is 0\.5; give the same"):
+        run_batch(work(strength=0.5), [photos], out, resume=True)
+    with pytest.raises(InputError, match="begun with threads 1, now it is 2"):
+        run_batch(WorkSpec("filters:Invert", {"strength": 1.0}, threads=2), [photos], out, resume=True)
+
+
+def test_torn_and_damaged_lines_are_made_again(photos: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    run_batch(WORK, [photos], out)
+    manifest = out / "manifest.jsonl"
+    whole = manifest.read_bytes().splitlines(keepends=True)
+    manifest.write_bytes(whole[0] + whole[1] + b"\x00\xff{\n" + whole[3] + whole[4][: len(whole[4]) // 2])
+    report = run_batch(WORK, [photos], out, resume=True)
+    assert (report.done, report.skipped) == (2, 2)
+    tail = manifest.read_bytes().splitlines(keepends=True)[4:]
+    assert [json.loads(line)["output"] for line in tail] == ["b.png", "sub/deeper/c.png"]
+
+
+def test_manifest_torn_in_its_first_line_begins_anew(photos: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "manifest.jsonl").write_text('{"manifest": 1, "vel')
+    assert run_batch(WORK, [photos], out, resume=True).done == 4
+
+
+def test_file_that_is_no_manifest_is_left_alone(photos: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "manifest.jsonl").write_text('{"name": "of another program"}\n')
+    with pytest.raises(InputError, match="is not a manifest of velatura"):
+        run_batch(WORK, [photos], out, resume=True)
+
+
+def test_killed_batch_resumes_to_the_same_bytes(photos: Path, tmp_path: Path):
+    slow = {"pause": 0.05}
+    run_batch(work(**slow), [photos], tmp_path / "unbroken")
+    out = tmp_path / "out"
+    program = (
+        "from velatura.batch import WorkSpec, run_batch\n"
+        f"run_batch(WorkSpec('filters:Invert', {slow}, threads=1), [{str(photos)!r}], {str(out)!r})"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    batch = subprocess.Popen([sys.executable, "-c", program], env=environment)
+    wait_for(lambda: (out / "b.png").exists())
+    batch.send_signal(signal.SIGKILL)
+    batch.wait()
+    made = [line["output"] for line in lines(out)[1:]]
+    assert 0 < len(made) < 4
+    report = run_batch(work(**slow), [photos], out, resume=True)
+    assert report.skipped == len(made)
+    assert digests(out) == digests(tmp_path / "unbroken")
+
+
+def wait_for(condition, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+# --- several processes -----------------------------------------------------------------------------------------------
+
+
+def test_processes_give_the_bytes_of_one(photos: Path, tmp_path: Path):
+    run_batch(WORK, [photos], tmp_path / "one")
+    report = run_batch(WORK, [photos], tmp_path / "two", engine=LocalEngine(2))
+    assert report.done == 4
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")
+
+
+def test_dying_worker_fails_its_job_only(photos: Path, tmp_path: Path):
+    draw(photos / "b.png", 1, red=True)
+    report = run_batch(work(red="die"), [photos], tmp_path / "out", engine=LocalEngine(2))
+    assert report.done == 3
+    (failure,) = report.failed
+    assert failure.job.name == "b.png"
+    assert "worker process died" in failure.error
+
+
+def test_workers_tell_that_there_is_no_model(photos: Path, tmp_path: Path):
+    with pytest.raises(ModelError, match="unknown model 'x'"):
+        run_batch(WorkSpec("filters:Invert", model="x"), [photos], tmp_path / "out", engine=LocalEngine(2))
+
+
+def test_jobs_are_taken_as_fast_as_they_are_done(photos: Path, tmp_path: Path):
+    jobs, _ = plan(Invert, [photos, None], tmp_path / "out")
+    taken = 0
+
+    def endless():
+        nonlocal taken
+        while True:
+            taken += 1
+            yield jobs[taken % len(jobs)]
+
+    outcomes = LocalEngine(2).run(endless(), FRESH)
+    for _ in range(3):
+        assert next(outcomes).ok
+    assert taken <= 3 + 4 + 4
+    outcomes.close()

@@ -1,0 +1,121 @@
+"""What every task does: options, inputs, files; with a small task of the tests' own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from filters import Invert, InvertParams
+from PIL import Image
+
+from velatura.errors import Cancelled, InputError
+from velatura.schema import default, expected, json_schema, options_table, params_table
+from velatura.task import SaveOptions, parse_params
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (13, 9, 3), np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def task() -> Invert:
+    return Invert.from_pretrained()
+
+
+# --- options ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"strenght": 1}, "unknown option 'strenght'; did you mean 'strength'?"),
+        ({"zzz": 1}, "unknown option 'zzz'; known: strength, shift, tone, keep_sign, red, pause"),
+        ({"strength": 2}, "option 'strength': got 2; input should be less than or equal to 1"),
+        ({"shift": (1, "x")}, "option 'shift': got 'x'; input should be a valid integer, unable to parse"),
+        ({"tone": "cold"}, "option 'tone': got 'cold'; input should be 'plain' or 'warm'"),
+    ],
+)
+def test_bad_options_are_one_line(values, message: str):
+    with pytest.raises(InputError) as refused:
+        parse_params(InvertParams, values)
+    assert str(refused.value).startswith(message)
+
+
+def test_schema_names_inputs_and_options():
+    schema = json_schema(Invert)
+    assert (schema["name"], schema["help"]) == ("invert", "Turn a picture into its negative.")
+    assert [(one["name"], one["required"], one["leading"]) for one in schema["inputs"]] == [
+        ("image", True, True),
+        ("mask", False, False),
+    ]
+    strength = schema["params"]["properties"]["strength"]
+    assert (strength["minimum"], strength["maximum"], strength["default"]) == (0, 1, 1)
+    assert schema["params"]["properties"]["shift"]["unit"] == "px"
+
+
+def test_table_is_what_the_params_declare():
+    lines = options_table(Invert).splitlines()
+    assert options_table(Invert) == params_table(InvertParams)
+    assert lines[:2] == ["| Option | Default | Values | Meaning |", "|---|---|---|---|"]
+    assert lines[2] == "| `--strength` | `1` | 0 to 1 | how much of it |"
+    assert lines[3] == "| `--shift` | `0,0` | px | X,Y to roll the result by |"
+    assert lines[4] == r"| `--tone` | `plain` | plain \| warm | colour of the result |"
+    assert lines[5] == "| `--keep-sign` | `off` |  | give the picture back as it came |"
+    assert len(lines) == 2 + len(InvertParams.model_fields)
+    assert all(default(field) for field in InvertParams.model_fields.values())
+    assert expected(InvertParams.model_fields["pause"]) == "at least 0 s"
+
+
+# --- work ------------------------------------------------------------------------------------------------------------
+
+
+def test_file_to_file_and_memory_give_the_same(task: Invert, photo: Path):
+    out = task.to_file(photo, out=photo.with_name("out.png"), strength=0.5)
+    in_memory = task.run((photo, None), {"strength": 0.5})
+    assert isinstance(in_memory.image, Image.Image)
+    assert np.array_equal(np.asarray(Image.open(out)), np.asarray(in_memory.image))
+    assert in_memory.params == InvertParams(strength=0.5)
+    again = in_memory.save(photo.with_name("again.png"))
+    assert again.read_bytes() == out.read_bytes()
+
+
+def test_the_kind_that_came_in_comes_out_and_is_not_modified(task: Invert, photo: Path):
+    array = np.asarray(Image.open(photo)).copy()
+    before = array.copy()
+    result = task.run((array, None), {}).image
+    assert isinstance(result, np.ndarray)
+    assert np.array_equal(result, 255 - before)
+    assert np.array_equal(array, before)
+
+
+def test_refused_before_the_inputs_are_read(task: Invert, photo: Path):
+    taken = photo.with_name("taken.png")
+    taken.write_text("mine")
+    with pytest.raises(InputError, match="exists"):
+        task.to_file(photo.with_name("nothing.png"), out=taken)
+    assert taken.read_text() == "mine"
+    task.to_file(photo, out=taken, save=SaveOptions(overwrite=True))
+    assert taken.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_hook_sees_the_progress_and_stops_the_work(task: Invert, photo: Path):
+    steps = []
+
+    def hook(done: int, total: int, stage: str) -> None:
+        steps.append((done, total, stage))
+        if done:
+            raise Cancelled("enough")
+
+    with pytest.raises(Cancelled, match="enough"):
+        task.to_file(photo, out=photo.with_name("out.png"), progress=hook)
+    assert steps == [(0, 13, "invert"), (4, 13, "invert")]
+    assert list(photo.parent.iterdir()) == [photo]
+
+
+def test_write_gives_what_was_written(task: Invert, photo: Path):
+    bands = task.write((photo,), photo.with_name("out.png"), InvertParams())
+    assert (bands.height, bands.width, bands.made_by) == (13, 9, None)
