@@ -149,6 +149,7 @@ def test_output_folder_takes_a_name_by_itself(photo: Path):
         (["photo.png", "-o", "out.png", "--threads", "0"], "invalid value '0' for --threads. Must be >= 1;"),
         (["photo.png", "-o", "out.png", "--memory", "x"], "invalid value for --memory: unable to convert 'x'"),
         (["photo.png", "-o", "out.png", "--model", "x"], "unknown model 'x'; known: none"),
+        (["photo.png", "-o", "out.png", "--device", "gpu"], "unknown device 'gpu'; expected auto, cpu, cuda,"),
         (["photo.png", "-o", "out.png", "--resume"], "--resume and --jobs are for folders; no input is one"),
         (["photo.png", "-o", "nowhere/out.png"], "nowhere/out.png: the folder"),
         (["photo.png", "-o", "photo.png", "--overwrite"], "photo.png is an input of this work"),
@@ -233,6 +234,20 @@ def test_folder_with_bad_files(photos: Path, capsys: pytest.CaptureFixture[str])
     assert invert(photos, "-o", "out", "--overwrite", "--json") == 1
     result = json.loads(capsys.readouterr().out)
     assert (result["done"], result["skipped"], result["failed"][0]["name"]) == (2, 0, "b.png")
+
+
+def test_names_of_files_may_be_odd(photos: Path):
+    for name in [b"\xff.png", "größe \n.png".encode(), b"-o.png"]:
+        path = os.fsencode(photos / os.fsdecode(name))
+        Path(os.fsdecode(path)).write_bytes((photos / "a.png").read_bytes())
+    process = start("invert", str(photos), "-o", "out", "--json")
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, "")
+    assert json.loads(out)["done"] == 6
+    process = start("invert", "-o", os.fsdecode(b"\xfe.png"), "--", os.fsdecode(b"photos/\xff.png"))
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, "")
+    assert "9 x 13" in out
 
 
 def test_folder_is_refused_in_one_line(photos: Path, capsys: pytest.CaptureFixture[str]):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import io
 import os
 import signal
 import sys
@@ -87,6 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     with _one_line_warnings(), _stop_on_termination():
         try:
+            # A file name may hold what the terminal cannot show; that must not undo the work.
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(errors="backslashreplace")
             code = app(sys.argv[1:] if argv is None else list(argv))
             # Here and not at exit: a reader that went away is noticed when the buffer is written.
             sys.stdout.flush()

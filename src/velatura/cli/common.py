@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -39,6 +40,9 @@ _TASK = Group("Options", sort_key=2)
 _OUTPUT = Group("Output", sort_key=3)
 _BATCH = Group("Folders", sort_key=4, help="An input that is a folder makes a batch; -o is then a folder too.")
 _MACHINE = Group("Machine", sort_key=5)
+
+# Whether the machine has it is for `velatura.device.resolve_device` to say, once a task needs torch at all.
+_DEVICES = r"auto|cpu|mps|(cuda|xpu)(:\d+)?"
 
 _OVER_ZERO = Number(gt=0)
 _AT_LEAST_ONE = Number(gte=1)
@@ -94,6 +98,8 @@ class ImageOptions:
 
     def work(self, task: type[Task], params: Params, model: str | None) -> WorkSpec:
         """Put what was asked for into the form that engines take."""
+        if not re.fullmatch(_DEVICES, self.device):
+            raise InputError(f"unknown device {self.device!r}; expected auto, cpu, cuda, cuda:1, mps or xpu")
         return WorkSpec(
             task=f"{task.__module__}:{task.__qualname__}",
             params=params.model_dump(mode="json"),
@@ -288,7 +294,7 @@ def _in_words(size: int) -> str:
 
 def print_json(**values: Any) -> None:
     """Print one JSON object on one line of stdout: the result, for scripts."""
-    print(json.dumps(values, ensure_ascii=False))
+    print(json.dumps(values))
 
 
 @contextmanager
