@@ -27,7 +27,18 @@ from velatura.errors import InputError
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Column", "Interval", "Report", "bootstrap", "environment", "markdown", "table", "to_json", "write_json"]
+__all__ = [
+    "Column",
+    "Interval",
+    "Report",
+    "bootstrap",
+    "environment",
+    "markdown",
+    "read_json",
+    "table",
+    "to_json",
+    "write_json",
+]
 
 # What a figure may depend on. Those that are not installed are left out.
 _LIBRARIES = ("numpy", "pillow", "scikit-image", "scipy", "torch", "opencv-python-headless")
@@ -228,7 +239,10 @@ def to_json(report: Report) -> dict[str, Any]:
         ``title, protocol, data, count, things, model, baseline, columns, rows, scores, notes, environment``; a
         figure that is not finite becomes a string, because JSON has no infinity.
     """
-    columns = [{"name": column.name, "unit": column.unit, "better": column.better} for column in report.columns]
+    columns = [
+        {"name": column.name, "unit": column.unit, "better": column.better, "digits": column.digits}
+        for column in report.columns
+    ]
     rows = {
         name: [{"value": _plain(f.value), "low": _plain(f.low), "high": _plain(f.high)} for f in row]
         for name, row in report.rows.items()
@@ -247,6 +261,24 @@ def to_json(report: Report) -> dict[str, Any]:
         "notes": list(report.notes),
         "environment": environment(),
     }
+
+
+def read_json(table: Mapping[str, Any]) -> Report:
+    """Turn what `to_json` made back into a report.
+
+    Examples
+    --------
+    >>> row = [Interval(float("inf"), 30.0, float("inf"))]
+    >>> report = Report("Set5", "y4.", "Set5", 5, [Column("PSNR", "dB", "higher")], {"bicubic": row})
+    >>> read_json(to_json(report)).rows == report.rows
+    True
+    """
+    rows = {
+        name: [Interval(*(float(figure[key]) for key in ("value", "low", "high"))) for figure in row]
+        for name, row in table["rows"].items()
+    }
+    plain = {key: table[key] for key in ("title", "protocol", "data", "count", "things", "model", "baseline", "notes")}
+    return Report(columns=[Column(**column) for column in table["columns"]], rows=rows, **plain)
 
 
 def write_json(report: Report, path: str | Path) -> Path:

@@ -1,0 +1,55 @@
+# Every target does what it says; each wants the extra that stands behind it, `test` brings its own.
+#
+#   make check           format, lint, types, rules of the house        pip install -e '.[dev]'
+#   make test            the suite: under ten minutes on two cores
+#   make test-slow       what takes minutes
+#   make test-training   what needs the training images: VELATURA_DATA names their folder
+#   make docs            tables from code and measurements, then site/  pip install -e '.[docs]'
+#   make bench           every benchmark, into benchmarks/results/      pip install -e '.[bench]'
+#   make train           what to train next, with the command to run
+#   make cards           the figures of catalog.toml, from weights and measurements
+
+PYTHON ?= python
+VELATURA_DATA ?= ../shared/data
+export VELATURA_DATA
+
+.PHONY: help check test test-slow test-training docs bench train cards prepare
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+check:
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m pyright
+	$(PYTHON) -m pytest -q tests/test_house.py
+
+# Tests run against this checkout, with what they need; a second run installs nothing.
+prepare:
+	@$(PYTHON) -c "import pathlib, sys; from importlib.util import find_spec as find; \
+	sys.exit(not all(map(find, ['cv2', 'lightning', 'pytest', 'velatura'])) \
+	or pathlib.Path('src').resolve() not in pathlib.Path(find('velatura').origin).resolve().parents)" \
+	|| $(PYTHON) -m pip install --quiet --editable '.[test]'
+
+test: prepare
+	$(PYTHON) -m pytest -q --durations=5
+
+test-slow: prepare
+	$(PYTHON) -m pytest -q -m slow
+
+test-training: prepare
+	$(PYTHON) -m pytest -q -m training
+
+docs:
+	$(PYTHON) docs/tables.py
+	$(PYTHON) -m zensical build --clean --strict
+
+bench:
+	set -e; for file in benchmarks/*.py; do echo "== $$file"; $(PYTHON) $$file; done
+
+train:
+	@$(PYTHON) -m velatura.cli.queue
+
+cards:
+	@$(PYTHON) -c "from velatura.catalog import fill_cards; print(*fill_cards('benchmarks/results'), sep='\n')"

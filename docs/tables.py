@@ -1,0 +1,77 @@
+"""Write the tables of the docs from the code and from what was measured: part of ``make docs``.
+
+A table stands between two comments; what is between them is replaced::
+
+    <!-- table: options blend -->          the options of an application
+    <!-- table: models -->                 the cards of the catalog
+    <!-- table: scores blending-gan -->    what `velatura evaluate` measured (benchmarks/results/evaluate-NAME.json)
+    <!-- end -->
+
+``python docs/tables.py --check`` changes nothing and fails if a table is stale.
+"""
+
+import importlib
+import json
+import re
+import sys
+from pathlib import Path
+
+from velatura import catalog, schema
+from velatura.metrics.report import markdown, read_json
+
+DOCS = Path(__file__).parent
+RESULTS = DOCS.parent / "benchmarks" / "results"
+TABLE = re.compile(r"(<!-- table: (\w+)(?: ([\w-]+))? -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def options(task: str) -> str:
+    """Make the table of an application's options."""
+    module = importlib.import_module(f"velatura.tasks.{task}")
+    return schema.options_table(getattr(module, task.title()))
+
+
+def models() -> str:
+    """Make the table of the models."""
+    rows = ["| Model | For | Parameters | MiB | Free for commerce | Saw |", "|---|---|---:|---:|---|---|"]
+    for card in catalog.cards():
+        saw = ", ".join(f"{images.set} ({images.count:,})" for images in card.images)
+        free = "yes" if card.commercial_use else "no"
+        size = f"{card.bytes / 2**20:.1f}"
+        rows.append(f"| `{card.name}` | {card.task} | {card.parameters:,} | {size} | {free} | {saw} |")
+    return "\n".join(rows)
+
+
+def scores(model: str) -> str:
+    """Make the table of what was measured of a model."""
+    return markdown(read_json(json.loads((RESULTS / f"evaluate-{model}.json").read_text(encoding="utf-8"))))
+
+
+def fill(text: str) -> str:
+    """Replace every table of a page."""
+    makers = {"options": options, "models": models, "scores": scores}
+
+    def table(match: re.Match[str]) -> str:
+        start, kind, name, end = match.groups()
+        made = makers[kind](name) if name else makers[kind]()
+        return f"{start}{made}\n{end}"
+
+    return TABLE.sub(table, text)
+
+
+def main(check: bool) -> int:
+    """Fill all pages and the readme; with ``check``, only name the stale ones."""
+    stale = []
+    for page in sorted([*DOCS.rglob("*.md"), DOCS.parent / "README.md"]):
+        before = page.read_text(encoding="utf-8")
+        after = fill(before)
+        if after != before:
+            stale.append(page.relative_to(DOCS.parent))
+            if not check:
+                page.write_text(after, encoding="utf-8")
+    for page in stale:
+        print(f"{page}: {'stale; run make docs' if check else 'tables written'}")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv[1:]))
