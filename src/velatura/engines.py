@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from multiprocessing import get_context, parent_process
@@ -268,11 +269,25 @@ class LocalEngine:
 def _submit(pool: ProcessPoolExecutor, job: Job) -> Future[Outcome]:
     """Submit ``job``; a pool that is broken already gives a future that says so."""
     try:
-        return pool.submit(_work, job)
+        with _ctrl_c_held():
+            return pool.submit(_work, job)
     except BrokenProcessPool as error:
         broken: Future[Outcome] = Future()
         broken.set_exception(error)
         return broken
+
+
+@contextmanager
+def _ctrl_c_held() -> Iterator[None]:
+    """Hold Ctrl-C back while workers may be started: they inherit that, and so stay quiet from their first moment."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass(slots=True)
@@ -294,6 +309,7 @@ _worker: _Worker | None = None
 def _start_worker(work: WorkSpec, stop: Event) -> None:
     global _worker
     # Ctrl-C reaches the whole group: the parent alone decides, and stops its workers through the progress hook.
+    # Held back from the start already where that can be.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

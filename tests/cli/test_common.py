@@ -198,6 +198,7 @@ def start(*words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", program, *words],
         env=environment,
+        start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -262,7 +263,7 @@ def test_interrupted_folder_resumes(photos: Path, jobs: str, capsys: pytest.Capt
     words = ["invert", str(photos), "-o", "out", "--pause", "0.1", "--threads", "1", "--jobs", jobs]
     process = start(*words)
     wait_for(lambda: Path("out/a.png").exists() or Path("out/b.png").exists())
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: parent and workers
     _, err = process.communicate(timeout=20)
     assert (process.returncode, err.count("\n")) == (130, 1)
     assert "--resume" in err
