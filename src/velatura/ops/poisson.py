@@ -19,6 +19,7 @@ __all__ = ["membrane", "ring", "solve_dirichlet"]
 OMEGA = 0.8  # damping of Jacobi's iteration that smooths a five-point Laplacian best
 COARSEST = 4  # px; a grid of this side is smoothed until it is solved
 DIRECT = 128  # px; a membrane of this side starts from nothing
+CONTRACTION = 0.4  # of the error by one V-cycle; measured: 0.25-0.35
 BAND = 2**16  # elements of one channel in a band
 
 
@@ -96,7 +97,7 @@ def solve_dirichlet(
     source : numpy.ndarray, optional
         (C, H, W) ``f``, read inside ``free`` only; None for zero, the membrane.
     tolerance : float
-        Bound on the preconditioned residual, which estimates the error, in units of ``values``.
+        Estimated error at which to stop, in units of ``values``.
     iterations : int
         At most so many.
 
@@ -161,7 +162,8 @@ class _Grid:
         previous = 1.0
         for _ in range(iterations):
             z, rho, largest = self.v_cycle(residual)
-            if largest < tolerance:
+            if largest < tolerance / CONTRACTION:
+                u += z  # what is left after this step is smaller than the tolerance
                 return
             energy = self.advance(direction, z, rho / max(previous, tiny), pushed)
             step = u.dtype.type(rho / max(energy, tiny))

@@ -61,22 +61,26 @@ def double_window(planes: np.ndarray, rows: tuple[int, int], cols: tuple[int, in
 
 
 def _double_axis(planes: np.ndarray, span: tuple[int, int], axis: int) -> np.ndarray:
-    planes = planes.swapaxes(0, axis)
+    def along(start: int | None, stop: int | None, step: int = 1) -> tuple:
+        part = slice(start, stop, step)
+        return (..., part) if axis == -1 else (..., part, slice(None))
+
+    size = planes.shape[axis]
     first, stop = span[0] // 2, (span[1] + 1) // 2
     # The parents with one neighbour on each side; the border repeats itself.
-    low, high = max(first - 1, 0), min(stop + 1, len(planes))
-    quarter = planes[low:high] * planes.dtype.type(0.25)
-    if low == first:
-        quarter = np.concatenate([quarter[:1], quarter])
-    if high == stop:
-        quarter = np.concatenate([quarter, quarter[-1:]])
+    low, high = max(first - 1, 0), min(stop + 1, size)
+    quarter = planes[along(low, high)] * planes.dtype.type(0.25)
+    if low == first or high == stop:
+        ends = [quarter[along(0, 1)]] * (low == first), [quarter[along(-1, None)]] * (high == stop)
+        quarter = np.concatenate([*ends[0], quarter, *ends[1]], axis)
     # A fine pixel takes 3/4 of its parent and 1/4 of the parent's neighbour on its own side.
-    own = planes[first:stop] * planes.dtype.type(0.75)
-    out = np.empty((2 * len(own), *own.shape[1:]), planes.dtype)
-    np.add(own, quarter[:-2], out=out[0::2])
-    np.add(own, quarter[2:], out=out[1::2])
-    offset = span[0] - 2 * first
-    return out[offset : offset + span[1] - span[0]].swapaxes(0, axis)
+    own = planes[along(first, stop)] * planes.dtype.type(0.75)
+    shape = list(own.shape)
+    shape[axis] *= 2
+    out = np.empty(shape, planes.dtype)
+    np.add(own, quarter[along(None, -2)], out=out[along(0, None, 2)])
+    np.add(own, quarter[along(2, None)], out=out[along(1, None, 2)])
+    return out[along(span[0] - 2 * first, span[1] - 2 * first)]
 
 
 def halve_adjoint(planes: np.ndarray, first: int, rows: slice, height: int, *, out: np.ndarray) -> None:

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from scipy.fft import next_fast_len
 
 from velatura.ops.gaussian_poisson import SIGMA, Form, divergence, halo_of, seam_flux, solve
 from velatura.ops.pyramid import double_window, halve
 from velatura.tiling import Tile, tiles
 
-__all__ = ["Equation", "Level", "Seam", "close_seam", "correct_window"]
+__all__ = ["Equation", "Level", "Seam", "close_seam", "correct_tile", "correct_window", "is_flat"]
 
 FLAT = 0.02 / 255  # curvature below which a doubled correction counts as the solution; of white, times beta
 
@@ -41,8 +42,8 @@ class Equation:
 
     @property
     def side(self) -> int:
-        """Inner side of a window: a wide halo wants a wide window."""
-        return max(128, 4 * self.halo)
+        """Inner side of a window: a wide halo wants a wide window, and the transform a fast length."""
+        return next_fast_len(max(128, 4 * self.halo) + 2 * self.halo, real=True) - 2 * self.halo
 
 
 @dataclass(slots=True)
@@ -55,6 +56,11 @@ class Level:
     mask: np.ndarray
     difference: np.ndarray
     correction: np.ndarray
+
+    def largest(self, rows: tuple[int, int], cols: tuple[int, int]) -> float:
+        """Give a bound on the size of the doubled correction in a window of fine pixels."""
+        planes = window(self.correction, *_parents(rows, cols))
+        return float(max(planes.max(), -planes.min()))
 
 
 class Seam(Protocol):
@@ -79,21 +85,27 @@ def window(planes: np.ndarray, rows: tuple[int, int], cols: tuple[int, int]) -> 
     return planes[..., rows[0] : rows[1], cols[0] : cols[1]]
 
 
+def _parents(rows: tuple[int, int], cols: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Give the coarse pixels that doubling reads for a fine window; beyond the image a slice just ends."""
+    (top, bottom), (left, right) = ((max(start // 2 - 1, 0), (stop + 1) // 2 + 1) for start, stop in (rows, cols))
+    return (top, bottom), (left, right)
+
+
 def is_flat(mask: np.ndarray) -> bool:
     """Whether a mask is 0 everywhere or 1 everywhere."""
     low, high = mask.min(), mask.max()
     return bool(low == high and high in (0.0, 1.0))
 
 
-def correct_window(mask: np.ndarray, difference: np.ndarray | None, reference: np.ndarray, equation: Equation) -> None:
+def correct_window(
+    mask: np.ndarray | None, difference: np.ndarray | None, reference: np.ndarray, equation: Equation
+) -> None:
     """Add to ``reference`` what turns it into the solution of the equation, in place.
 
     Parameters
     ----------
-    mask : numpy.ndarray
-        (h, w), [0, 1].
-    difference : numpy.ndarray or None
-        (C, h, w) source minus destination; None where the mask is flat.
+    mask, difference : numpy.ndarray or None
+        (h, w) in [0, 1] and (C, h, w) source minus destination; None where the mask is flat.
     reference : numpy.ndarray
         (C, h, w) the colour reference ``t``; becomes ``c``.
     equation : Equation
@@ -102,8 +114,10 @@ def correct_window(mask: np.ndarray, difference: np.ndarray | None, reference: n
     -----
     With ``c = t + e`` the equation becomes one for ``e`` whose only source is ``div (r - grad t)``.
     """
-    cols = np.zeros_like(reference) if difference is None else seam_flux(mask, difference, -1)
-    rows = np.zeros_like(reference) if difference is None else seam_flux(mask, difference, -2)
+    if mask is None or difference is None:
+        rows, cols = np.zeros_like(reference), np.zeros_like(reference)
+    else:
+        rows, cols = (seam_flux(mask, difference, axis) for axis in (-2, -1))
     cols[..., :-1] -= np.diff(reference, axis=-1)
     rows[..., :-1, :] -= np.diff(reference, axis=-2)
     reference += solve(divergence(rows, cols), beta=equation.beta, form=equation.form, sigma=equation.sigma)
@@ -129,10 +143,9 @@ def double_correction(
     """
     if fine_mask is None:
         return np.ascontiguousarray(double_window(coarse.correction, rows, cols))
-    # Work on a cut-out with one coarse pixel around, so that nothing outside the window costs anything.
-    height, width = coarse.mask.shape
-    top, left = max(rows[0] // 2 - 1, 0), max(cols[0] // 2 - 1, 0)
-    cut = (top, min((rows[1] + 1) // 2 + 1, height)), (left, min((cols[1] + 1) // 2 + 1, width))
+    # Work on a cut-out, so that nothing outside the window costs anything.
+    cut = _parents(rows, cols)
+    (top, _), (left, _) = cut
     rows = (rows[0] - 2 * top, rows[1] - 2 * top)
     cols = (cols[0] - 2 * left, cols[1] - 2 * left)
     correction = window(coarse.correction, *cut)
@@ -150,8 +163,7 @@ def double_correction(
 
 def bends(coarse: Level, rows: tuple[int, int], cols: tuple[int, int], equation: Equation) -> bool:
     """Whether the coarse correction bends within the fine window, so that doubling alone is not the solution."""
-    cut = (max(rows[0] // 2 - 1, 0), rows[1] // 2 + 1), (max(cols[0] // 2 - 1, 0), cols[1] // 2 + 1)
-    planes = window(coarse.correction, *cut)
+    planes = window(coarse.correction, *_parents(rows, cols))
     # A second difference on the coarse grid is four times that on the fine one.
     limit = 4 * FLAT * equation.beta
     return any(planes.shape[axis] > 2 and np.abs(np.diff(planes, 2, axis=axis)).max() > limit for axis in (-1, -2))
@@ -186,23 +198,37 @@ def close_seam(seam: Seam, equation: Equation, levels: int, reference: np.ndarra
     correct_window(coarsest.mask, coarsest.difference, coarsest.correction, equation)
     for fine, coarse in zip(pyramid[-2::-1], pyramid[:0:-1], strict=True):
         for tile in tiles(*fine.mask.shape, equation.side, equation.halo):
-            correction = correct_tile(fine, coarse, tile, equation)
-            window(fine.correction, tile.inner_rows, tile.inner_cols)[:] = correction
+            mask, difference = fine.mask[tile.outer], fine.difference[:, *tile.outer]
+            if is_flat(mask):
+                mask = difference = None
+            fine.correction[:, *tile.inner] = correct_tile(mask, difference, coarse, tile, equation)
     return pyramid[0]
 
 
-def correct_tile(fine: Level, coarse: Level, tile: Tile, equation: Equation) -> np.ndarray:
-    """Give the correction of a tile's inner region: (C, h, w)."""
+def correct_tile(
+    mask: np.ndarray | None, difference: np.ndarray | None, coarse: Level, tile: Tile, equation: Equation
+) -> np.ndarray:
+    """Solve the window of one tile.
+
+    Parameters
+    ----------
+    mask, difference : numpy.ndarray or None
+        (h, w) and (C, h, w), of the tile's outer region; None where the mask is flat there.
+    coarse : Level
+        The next coarser level, solved.
+    tile : Tile
+    equation : Equation
+
+    Returns
+    -------
+    numpy.ndarray
+        (C, h, w) the correction of the tile's inner region, owned by the caller.
+    """
     outer = tile.outer_rows, tile.outer_cols
-    mask = window(fine.mask, *outer)
-    if not is_flat(mask):
-        reference = double_correction(coarse, *outer, mask)
-        correct_window(mask, window(fine.difference, *outer), reference, equation)
-    elif bends(coarse, *outer, equation):
-        reference = double_correction(coarse, *outer, None)
-        correct_window(mask, None, reference, equation)
-    else:
+    if mask is None and not bends(coarse, *outer, equation):
         return double_correction(coarse, tile.inner_rows, tile.inner_cols, None)
+    reference = double_correction(coarse, *outer, mask)
+    correct_window(mask, difference, reference, equation)
     return reference[:, *tile.crop]
 
 

@@ -1,16 +1,37 @@
-"""Blend a piece of one photograph into another (GP-GAN, Wu et al. 2017, and its classical relatives)."""
+"""Blend a piece of one photograph into another (GP-GAN, Wu et al. 2017, arXiv 1703.07195, and its classical kin)."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
+import numpy as np
 from pydantic import BeforeValidator, Field
 
-from velatura.image import ImageLike, open_image, open_mask
-from velatura.task import Bands, Input, Params, Progress, Result, Task
+from velatura.errors import InputError
+from velatura.image import Picture, open_image, open_mask, rescaled
+from velatura.ops.gaussian_poisson import divergence
+from velatura.ops.poisson import membrane, ring, solve_dirichlet
+from velatura.ops.resize import resize, sample
+from velatura.ops.seam import Equation, Level, close_seam, correct_tile, is_flat
+from velatura.task import Bands, ImageLike, Input, Params, Progress, Result, Task
+from velatura.tiling import tiles
+
+if TYPE_CHECKING:
+    from velatura.nets.blending_gan import BlendingGAN
 
 __all__ = ["Blend", "BlendParams", "blend"]
+
+MODEL = "blending-gan"
+NET_SIZE = 64  # px; GP-GAN section 3.2: the network sees composites of 64x64
+COARSEST = 64  # px; GP-GAN section 3.3: so does the coarsest level of the pyramid
+MOST_LEVELS = 5  # a coarsest pixel of 32: the seam changes nothing worth a grey level beyond 64 px
+TOLERANCE = 0.1 / 255  # of white: estimated error of an exact-mask solution
+STRIP = 128  # rows of one band where no equation asks for another
 
 
 def _pair(value: Any) -> Any:
@@ -22,7 +43,9 @@ class BlendParams(Params):
     """Options of `Blend`."""
 
     method: Literal["gp-gan", "gaussian-poisson", "poisson", "mixed", "paste"] = Field(
-        "gp-gan", description="how the seam and the colours are joined"
+        "gp-gan",
+        description="gp-gan: colours by the Blending GAN, seam by the Gaussian-Poisson equation; gaussian-poisson: "
+        "colours as they are; poisson: destination's colours, exact mask; mixed: the stronger gradient wins; paste",
     )
     at: Annotated[tuple[int, int], BeforeValidator(_pair)] | None = Field(
         None,
@@ -34,12 +57,37 @@ class BlendParams(Params):
         "gradient", description="form of the Gaussian-Poisson equation (gp-gan, gaussian-poisson)"
     )
     beta: float = Field(
-        1.0, gt=0, le=100, description="weight of the colour against the gradients (gp-gan, gaussian-poisson)"
+        1.0, ge=1e-3, le=100, description="weight of the colours against the gradients (gp-gan, gaussian-poisson)"
     )
 
 
 class Blend(Task):
-    """Blend SOURCE into DESTINATION where MASK is white."""
+    """Blend SOURCE into DESTINATION where MASK is white.
+
+    Parameters
+    ----------
+    name_or_path : str or path, optional
+        The Blending GAN: a catalog name or a file. It is read when ``gp-gan`` first needs it.
+    device : str
+        Where the network runs; the equations are solved on the CPU.
+
+    Notes
+    -----
+    Of two inputs the destination counts: size, depth, colour model, profile and metadata of the output are its own.
+    Where the mask is 0 and the seam is far, its pixels stay bit for bit.
+
+    Differs from the paper: see `velatura.ops.gaussian_poisson`, `velatura.ops.seam` and
+    `velatura.nets.blending_gan`; the network looks at the surroundings of the mask instead of the whole image.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> destination = np.full((48, 64, 3), 90, np.uint8)
+    >>> source, mask = np.full((16, 16, 3), 200, np.uint8), np.ones((16, 16), bool)
+    >>> result = Blend.from_pretrained()(source, destination, mask, at=(20, 10), method="paste")
+    >>> result.image[10:12, 19:21, 0].tolist()
+    [[90, 200], [90, 200]]
+    """
 
     name = "blend"
     Params = BlendParams
@@ -49,11 +97,31 @@ class Blend(Task):
         Input("mask", "white = take the source; of the source's size (default: the source's alpha)", required=False),
     )
 
+    def __init__(self, name_or_path: str | Path | None = None, *, device: str = "auto") -> None:
+        self._model = name_or_path
+        self._device = device
+        if name_or_path is not None:
+            self.net  # noqa: B018  a model that was named is checked at once
+
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path | None = None, *, device: str = "auto") -> Self:
-        return cls()
+    def from_pretrained(
+        cls, name_or_path: str | Path | None = None, *, device: str = "auto", memory: float | None = None
+    ) -> Self:
+        """Make the task; see the class. ``memory`` has no effect: windows of a fixed size bound it already."""
+        return cls(name_or_path, device=device)
+
+    @cached_property
+    def net(self) -> BlendingGAN:
+        """The Blending GAN, ready for use."""
+        from velatura import catalog
+        from velatura.device import resolve_device
+        from velatura.nets.blending_gan import BlendingGAN
+
+        device = resolve_device(self._device)
+        return catalog.load(self._model or MODEL, {"BlendingGAN": BlendingGAN}, device)  # pyright: ignore[reportReturnType]
 
     def open(self, values: tuple[Any, ...], *, max_megapixels: float) -> tuple[Any, ...]:
+        """Read source, destination and mask."""
         source, destination, mask = values
         return (
             open_image(source, max_megapixels=max_megapixels, name="source"),
@@ -62,7 +130,52 @@ class Blend(Task):
         )
 
     def bands(self, images: tuple[Any, ...], params: BlendParams, progress: Progress) -> Bands:
-        raise AssertionError
+        """Place the piece, solve what needs the whole image, and hand out the rows."""
+        source, destination, mask = images
+        piece = place(source, destination, mask, params.at, params.scale)
+        match params.method:
+            case "paste":
+                rows = _paste_rows(piece)
+            case "poisson" | "mixed":
+                progress(0, destination.height, "solving")
+                rows = _exact_rows(piece, mixed=params.method == "mixed")
+            case _:
+                progress(0, destination.height, "solving")
+                equation = Equation(params.form, params.beta)
+                levels = level_count(*piece.shape[1:])
+                reference = self._reference(piece, levels) if params.method == "gp-gan" else None
+                rows = _seam_rows(piece, close_seam(piece, equation, levels, reference), equation)
+        return Bands(
+            like=destination,
+            height=destination.height,
+            width=destination.width,
+            rows=_with_alpha(rows, piece, progress),
+            channels=destination.channels,
+            alpha=destination.alpha is not None,
+            made_by=MODEL if params.method == "gp-gan" else None,
+        )
+
+    def _reference(self, piece: Piece, levels: int) -> np.ndarray | None:
+        """Let the Blending GAN say how the source's colours should change: (C, h, w) at the coarsest level."""
+        composite, destination, mask, (top, left, height, width) = shrink(piece, NET_SIZE)
+        if np.array_equal(composite, destination):
+            return None  # nothing to correct
+        import torch
+
+        parameter = next(self.net.parameters())
+        inputs = (torch.from_numpy(planes)[None].to(parameter.device) for planes in (composite, mask))
+        with torch.inference_mode():
+            wanted = self.net(*inputs)[0].float().cpu().numpy()
+        correction = wanted - composite
+        if piece.shape[0] == 1:
+            correction = correction.mean(0, keepdims=True)
+        # Centres of the coarsest level's pixels, in pixels of the network.
+        step = 2**levels
+        rows, cols = (
+            ((np.arange(-(-size // step)) + 0.5) * step - start) * (NET_SIZE / extent) - 0.5
+            for size, start, extent in zip(piece.shape[1:], (top, left), (height, width), strict=True)
+        )
+        return sample(correction, rows, cols)
 
     def __call__(
         self,
@@ -73,9 +186,446 @@ class Blend(Task):
         progress: Progress | None = None,
         **params: Any,
     ) -> Result:
+        """Blend ``source`` into ``destination``.
+
+        Parameters
+        ----------
+        source : image
+            (h, w[, C]) or a path; grey, RGB, with alpha; 8 or 16 bit, or float in [0, 1].
+        destination : image
+            (H, W[, C]); the result is of its form, size, depth and colour model.
+        mask : image, optional
+            (h, w), of the source's size: 1 or white = take the source; soft edges are kept. Multiplied with the
+            source's alpha, which alone is the mask if none is given.
+        progress : callable, optional
+            ``progress(done, total, stage)``.
+        **params
+            Fields of `BlendParams`.
+
+        Returns
+        -------
+        Result
+
+        Raises
+        ------
+        InputError
+            Sizes that do not fit without ``at``, an empty mask, a piece that lies outside, a bad option.
+        """
         return self.run((source, destination, mask), params, progress)
 
 
-def blend(source: ImageLike, destination: ImageLike, mask: ImageLike | None = None, **params: Any) -> Result:
-    """Blend with the default model; see `Blend`."""
-    return Blend.from_pretrained()(source, destination, mask, **params)
+def blend(
+    source: ImageLike,
+    destination: ImageLike,
+    mask: ImageLike | None = None,
+    *,
+    model: str | Path | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+    **params: Any,
+) -> Result:
+    """Blend once; `Blend` keeps the model for many calls.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> photo = np.full((32, 32, 3), 128, np.uint8)
+    >>> same = blend(photo, photo, np.ones((32, 32), bool), method="gaussian-poisson").image
+    >>> bool((same == photo).all())
+    True
+    """
+    return Blend.from_pretrained(model, device=device)(source, destination, mask, progress=progress, **params)
+
+
+def level_count(height: int, width: int) -> int:
+    """Give the number of halvings to the coarsest level of the pyramid, at least 1."""
+    return min(max(math.ceil(math.log2(max(height, width) / COARSEST)), 1), MOST_LEVELS)
+
+
+# --- the piece in its place ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """The source cut to its mask, in its place in the destination: a `velatura.ops.seam.Seam`.
+
+    Attributes
+    ----------
+    source : numpy.ndarray
+        (h, w, C), dtype and channels of the destination.
+    matte : numpy.ndarray
+        (h, w) uint8.
+    top, left : int
+        Where it lies; wholly inside the destination.
+    support : tuple of two (int, int)
+        Rows and columns of the destination, half-open, outside of which the matte is 0.
+    destination : Picture
+    """
+
+    source: np.ndarray
+    matte: np.ndarray
+    top: int
+    left: int
+    support: tuple[tuple[int, int], tuple[int, int]]
+    destination: Picture
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the destination."""
+        return self.destination.channels, self.destination.height, self.destination.width
+
+    @property
+    def bounds(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Rows and columns of the destination that the piece covers, half-open."""
+        height, width = self.matte.shape
+        return (self.top, self.top + height), (self.left, self.left + width)
+
+    def coverage(self, rows: tuple[int, int], cols: tuple[int, int]) -> np.ndarray:
+        """Give the matte in a window of the destination: (h, w) uint8, a view where the piece fills the window."""
+        (top, bottom), (left, right) = self.bounds
+        if top <= rows[0] and rows[1] <= bottom and left <= cols[0] and cols[1] <= right:
+            return self.matte[rows[0] - top : rows[1] - top, cols[0] - left : cols[1] - left]
+        out = np.zeros((rows[1] - rows[0], cols[1] - cols[0]), np.uint8)
+        first, last = max(rows[0], top), min(rows[1], bottom)
+        start, stop = max(cols[0], left), min(cols[1], right)
+        if first < last and start < stop:
+            out[first - rows[0] : last - rows[0], start - cols[0] : stop - cols[0]] = self.matte[
+                first - top : last - top, start - left : stop - left
+            ]
+        return out
+
+    def opacity(self, rows: tuple[int, int], cols: tuple[int, int]) -> np.ndarray | None:
+        """Give the destination's alpha in a window as (h, w) float32 in [0, 1]; None where it has none."""
+        alpha = self.destination.alpha
+        return None if alpha is None else rescaled(alpha[slice(*rows), slice(*cols)], np.float32)
+
+    def mask(self, rows: tuple[int, int], cols: tuple[int, int]) -> np.ndarray:
+        """Give the share of the source in the colour of each pixel: (h, w) float32 in [0, 1].
+
+        That is the mask; over a destination that is partly transparent, the share by the rule of "over".
+        """
+        mask = np.divide(self.coverage(rows, cols), 255, dtype=np.float32)
+        opacity = self.opacity(rows, cols)
+        return mask if opacity is None else mask / np.maximum(mask + (1 - mask) * opacity, 1e-6)
+
+    def contrast(self, rows: tuple[int, int], cols: tuple[int, int]) -> np.ndarray:
+        """Give source minus destination in units of white: (C, h, w) float32; the source's border repeats itself."""
+        source = self.source
+        (top, bottom), (left, right) = self.bounds
+        if top <= rows[0] and rows[1] <= bottom and left <= cols[0] and cols[1] <= right:
+            source = source[rows[0] - top : rows[1] - top, cols[0] - left : cols[1] - left]
+        else:
+            index = (
+                np.clip(np.arange(*span) - start, 0, size - 1)
+                for span, start, size in zip((rows, cols), (top, left), self.matte.shape, strict=True)
+            )
+            source = source[np.ix_(*index)]
+        destination = self.destination.pixels[slice(*rows), slice(*cols)]
+        out = np.empty((source.shape[2], *source.shape[:2]), np.float32)
+        for channel, plane in enumerate(out):
+            np.subtract(source[..., channel], destination[..., channel], out=plane, dtype=np.float32)
+        out *= np.float32(1 / self.destination.white)
+        return out
+
+    def difference(self, rows: tuple[int, int], cols: tuple[int, int]) -> np.ndarray:
+        """Give what the seam has to bridge: `contrast`, fading where the destination has no colour to match."""
+        contrast = self.contrast(rows, cols)
+        opacity = self.opacity(rows, cols)
+        return contrast if opacity is None else contrast * opacity
+
+
+def place(
+    source: Picture, destination: Picture, mask: np.ndarray | None, at: tuple[int, int] | None, scale: float
+) -> Piece:
+    """Scale the source, put it in its place, match it to the destination, and cut it to its mask.
+
+    Raises
+    ------
+    InputError
+        See `Blend.__call__`.
+    """
+    if mask is not None and mask.shape != source.pixels.shape[:2]:
+        raise InputError(
+            f"mask: got {_size(mask)}, but the source is {_size(source.pixels)}; give a mask of the source's size"
+        )
+    matte = _matte(source, mask)
+    pixels = source.pixels
+    if scale != 1:
+        pixels, matte = _scaled(pixels, matte, scale)
+    if at is None and pixels.shape[:2] != destination.pixels.shape[:2]:
+        raise InputError(
+            f"source: got {_size(pixels)}{' after scaling' if scale != 1 else ''}, but the destination is "
+            f"{_size(destination.pixels)}; say where to place it with --at X,Y"
+        )
+    left, top = at or (0, 0)
+    rows = slice(max(-top, 0), max(min(destination.height - top, len(matte)), 0))
+    cols = slice(max(-left, 0), max(min(destination.width - left, matte.shape[1]), 0))
+    used = matte[rows, cols]
+    if not used.size:
+        raise InputError(
+            f"at: the source, {_size(pixels)} at {left},{top}, lies outside the destination, "
+            f"{_size(destination.pixels)}; choose X,Y so that they overlap"
+        )
+    if not used.any():
+        where = "" if used.shape == matte.shape else " where it lies on the destination"
+        raise InputError(f"mask: it is empty{where}; paint white what to take from the source")
+    covered = [np.flatnonzero(used.any(axis)) for axis in (1, 0)]
+    # All that any level of the pyramid looks at on both sides of the seam.
+    margin = 2 ** (MOST_LEVELS + 1)
+    kept = [
+        slice(part.start + max(index[0] - margin, 0), part.start + min(index[-1] + 1 + margin, size))
+        for part, index, size in zip((rows, cols), covered, used.shape, strict=True)
+    ]
+    support = [
+        (corner + part.start + int(index[0]), corner + part.start + int(index[-1]) + 1)
+        for corner, part, index in zip((top, left), (rows, cols), covered, strict=True)
+    ]
+    return Piece(
+        _matched(pixels[*kept], destination),
+        matte[*kept],
+        top + kept[0].start,
+        left + kept[1].start,
+        (support[0], support[1]),
+        destination,
+    )
+
+
+def _size(array: np.ndarray) -> str:
+    return f"{array.shape[1]}x{array.shape[0]}"
+
+
+def _matte(source: Picture, mask: np.ndarray | None) -> np.ndarray:
+    """Join mask and alpha: (h, w) uint8."""
+    alpha = None if source.alpha is None else rescaled(source.alpha, np.uint8)
+    if alpha is None:
+        if mask is None:
+            raise InputError("mask: none was given and the source has no alpha; give one, white = take the source")
+        return mask
+    if mask is None:
+        return alpha
+    return ((mask.astype(np.uint16) * alpha + 127) // 255).astype(np.uint8)
+
+
+def _scaled(pixels: np.ndarray, matte: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Resample the source and its matte; colours under a matte of 0 do not bleed in."""
+    height, width = (max(round(size * scale), 1) for size in matte.shape)
+    weight = np.maximum(matte[..., None], 1e-3).astype(np.float32)
+    colours = resize(pixels * weight, height, width) / np.maximum(resize(weight, height, width), 1e-4)
+    white = 1.0 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
+    colours = np.clip(colours, 0, white)
+    if pixels.dtype.kind != "f":
+        np.rint(colours, out=colours)
+    matte = np.rint(np.clip(resize(matte, height, width, "linear"), 0, 255)).astype(np.uint8)
+    return colours.astype(pixels.dtype), matte
+
+
+def _matched(pixels: np.ndarray, destination: Picture) -> np.ndarray:
+    """Give the source the destination's depth and channels."""
+    if pixels.shape[2] > destination.channels:
+        luma = pixels @ np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+        pixels = (luma if pixels.dtype.kind == "f" else np.rint(luma)).astype(pixels.dtype)[..., None]
+    pixels = rescaled(pixels, destination.pixels.dtype)
+    return np.broadcast_to(pixels, (*pixels.shape[:2], destination.channels))
+
+
+def shrink(piece: Piece, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int, int, int]]:
+    """Show the network the piece and as much again around it.
+
+    Returns
+    -------
+    composite, destination : numpy.ndarray
+        (3, size, size) float32 in [0, 1].
+    mask : numpy.ndarray
+        (1, size, size) float32 in [0, 1].
+    window : tuple of int
+        Top, left, height and width of what is shown, in pixels of the destination.
+    """
+    spans = []
+    for (start, stop), whole in zip(piece.support, piece.shape[1:], strict=True):
+        # As in training, where the mask is about half as wide as the image.
+        extent = min(2 * (stop - start), whole)
+        first = min(max((start + stop - extent) // 2, 0), whole - extent)
+        spans.append((first, first + extent))
+    rows, cols = spans
+    height, width = rows[1] - rows[0], cols[1] - cols[0]
+    # Blocks of whole pixels first, in bands: the exact average of what is left costs little.
+    block = max(height // (4 * size), 1), max(width // (4 * size), 1)
+    channels = piece.shape[0]
+    parts: list[np.ndarray] = []
+    step = max(STRIP // block[0], 1) * block[0]
+    for top in range(rows[0], rows[1], step):
+        band = top, min(top + step, rows[1])
+        mask = piece.mask(band, cols)
+        pixels = piece.destination.pixels[slice(*band), slice(*cols)]
+        planes = np.empty((2 * channels + 1, *mask.shape), np.float32)
+        planes[0] = mask
+        planes[1 : 1 + channels] = np.moveaxis(pixels, -1, 0)
+        planes[1 : 1 + channels] *= np.float32(1 / piece.destination.white)
+        if mask.any():
+            np.multiply(piece.contrast(band, cols), mask, out=planes[1 + channels :])
+        else:
+            planes[1 + channels :] = 0
+        parts.append(_block_mean(planes, *block))
+    planes = np.concatenate(parts, 1)
+    planes = np.stack([resize(plane, size, size, "area") for plane in planes])
+    mask, destination, change = planes[:1], planes[1 : 1 + channels], planes[1 + channels :]
+    composite = destination + change
+    if channels == 1:
+        composite, destination = np.repeat(composite, 3, 0), np.repeat(destination, 3, 0)
+    return composite, destination, mask, (rows[0], cols[0], height, width)
+
+
+def _block_mean(planes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Average blocks; the last ones may be smaller."""
+    for axis, step in ((1, height), (2, width)):
+        if step > 1:
+            starts = np.arange(0, planes.shape[axis], step)
+            count = np.diff(np.append(starts, planes.shape[axis])).astype(np.float32)
+            planes = np.add.reduceat(planes, starts, axis)
+            planes /= count[:, None] if axis == 1 else count
+    return planes
+
+
+# --- rows of the result --------------------------------------------------------------------------------------------
+
+
+def _quantized(values: np.ndarray, dtype: np.dtype, white: float) -> np.ndarray:
+    """Round and clip colour values in units of the dtype, in place."""
+    if dtype.kind != "f":
+        np.rint(values, out=values)
+    return np.clip(values, 0, white, out=values)
+
+
+def _write(out: np.ndarray, base: np.ndarray, change: np.ndarray, white: float) -> None:
+    """Set ``out = base + change``: (h, w, C), (h, w, C), and (C, h, w) in units of white, which is used up."""
+    change *= np.float32(white)
+    for channel, plane in enumerate(change):
+        plane += base[..., channel]
+        out[..., channel] = _quantized(plane, out.dtype, white)
+
+
+def _paste_rows(piece: Piece) -> Iterator[np.ndarray]:
+    _, height, width = piece.shape
+    cols = (0, width)
+    (top, bottom), span = piece.support
+    for start in range(0, height, STRIP):
+        rows = start, min(start + STRIP, height)
+        out = piece.destination.pixels[slice(*rows), slice(*cols)].copy()
+        rows = max(rows[0], top), min(rows[1], bottom)
+        if rows[0] < rows[1]:
+            change = piece.contrast(rows, span)
+            change *= piece.mask(rows, span)
+            base = piece.destination.pixels[slice(*rows), slice(*span)]
+            _write(out[rows[0] - start : rows[1] - start, slice(*span)], base, change, piece.destination.white)
+        yield out
+
+
+def _seam_rows(piece: Piece, half: Level, equation: Equation) -> Iterator[np.ndarray]:
+    """Solve the finest level window by window, and add it to the composite."""
+    _, height, width = piece.shape
+    white = piece.destination.white
+    unseen = 0.0 if piece.destination.pixels.dtype.kind == "f" else 0.499 / white  # rounds to no change
+    out = np.empty(0)
+    for tile in tiles(height, width, equation.side, equation.halo):
+        if tile.inner_cols[0] == 0:
+            if out.size:
+                yield out
+            out = piece.destination.pixels[slice(*tile.inner_rows)].copy()
+        outer = tile.outer_rows, tile.outer_cols
+        inner = tile.inner_rows, tile.inner_cols
+        coverage = piece.coverage(*outer)
+        flat = coverage.min() == coverage.max() and coverage[0, 0] in (0, 255)
+        outside = flat and coverage[0, 0] == 0
+        if outside and half.largest(*outer) < unseen / 2:
+            continue
+        if piece.destination.alpha is not None and not outside:
+            flat = is_flat(piece.mask(*outer))
+        difference = None if flat else piece.difference(*outer)
+        fine = None if flat else piece.mask(*outer)
+        change = correct_tile(fine, difference, half, tile, equation)
+        quiet = max(change.max(), -change.min()) <= unseen
+        if outside and quiet:
+            continue
+        target = out[:, slice(*tile.inner_cols)]
+        if flat and not outside and quiet:
+            target[:] = _source_window(piece, *inner)
+        elif outside or flat:
+            base = piece.destination.pixels[tile.inner] if outside else _source_window(piece, *inner)
+            _write(target, base, change, white)
+        else:
+            contrast = difference if piece.destination.alpha is None else piece.contrast(*outer)
+            change += (contrast * fine)[:, *tile.crop]
+            _write(target, piece.destination.pixels[tile.inner], change, white)
+    yield out
+
+
+def _source_window(piece: Piece, rows: tuple[int, int], cols: tuple[int, int]) -> np.ndarray:
+    """Give the source in a window that it fills."""
+    return piece.source[rows[0] - piece.top : rows[1] - piece.top, cols[0] - piece.left : cols[1] - piece.left]
+
+
+def _exact_rows(piece: Piece, *, mixed: bool) -> Iterator[np.ndarray]:
+    """Solve Poisson's equation on the mask: (Perez et al. 2003, equation 11; mixed: 12 and 13)."""
+    height, white = piece.shape[1], piece.destination.white
+    # One pixel more than the mask: the destination's own pixels are the boundary.
+    rows, cols = (
+        (max(start - 1, 0), min(stop + 1, size))
+        for (start, stop), size in zip(piece.support, piece.shape[1:], strict=True)
+    )
+    free = piece.coverage(rows, cols) > 0
+    correction = piece.difference(rows, cols)
+    if mixed:
+        source = _mixed_source(piece, rows, cols, free)
+        np.negative(correction, out=correction)
+        correction *= ~free
+        correction = solve_dirichlet(correction, free, source, tolerance=TOLERANCE)
+    else:
+        correction *= -ring(free).astype(np.float32)
+        correction = membrane(correction, free, tolerance=TOLERANCE)
+    # From "added to the source" to "added to the destination": nothing outside the mask.
+    for start in range(0, height, STRIP):
+        stop = min(start + STRIP, height)
+        out = piece.destination.pixels[start:stop].copy()
+        band = max(start, rows[0]), min(stop, rows[1])
+        if band[0] < band[1]:
+            change = correction[:, band[0] - rows[0] : band[1] - rows[0]]
+            change += piece.contrast(band, cols)
+            change *= piece.mask(band, cols)
+            base = piece.destination.pixels[slice(*band), slice(*cols)]
+            _write(out[band[0] - start : band[1] - start, slice(*cols)], base, change, white)
+        yield out
+
+
+def _mixed_source(piece: Piece, rows: tuple[int, int], cols: tuple[int, int], free: np.ndarray) -> np.ndarray:
+    """Give ``-div (v - grad s)`` where ``v`` is the stronger of the two gradients: (C, h, w)."""
+    window = piece.destination.pixels[slice(*rows), slice(*cols)]
+    destination = np.moveaxis(window, -1, 0).astype(np.float32) / np.float32(piece.destination.white)
+    contrast = piece.contrast(rows, cols)
+    flux = []
+    for axis in (-2, -1):
+        ours, theirs = (np.diff(planes, axis=axis) for planes in (destination + contrast, destination))
+        # All channels of an edge go together, or colours would mix.
+        stronger = (theirs**2).sum(0) > (ours**2).sum(0)
+        full = np.zeros_like(contrast)
+        inner = full[:, :-1] if axis == -2 else full[..., :-1]
+        np.multiply(theirs - ours, stronger, out=inner)
+        flux.append(full)
+    return -divergence(*flux) * free
+
+
+def _with_alpha(rows: Iterator[np.ndarray], piece: Piece, progress: Progress) -> Iterator[np.ndarray]:
+    """Report progress; put the destination's alpha back, over which the piece now lies."""
+    destination = piece.destination
+    done = 0
+    for band in rows:
+        span = done, done + len(band)
+        if destination.alpha is not None:
+            coverage = piece.coverage(span, (0, destination.width))
+            alpha = destination.alpha[slice(*span)]
+            cover = rescaled(coverage, np.float32)
+            change = (destination.white - alpha.astype(np.float32)) * cover
+            joined = _quantized(alpha + change, alpha.dtype, destination.white).astype(alpha.dtype)
+            band = np.concatenate([band, joined[..., None]], -1)
+        yield band
+        done += len(band)
+        progress(done, destination.height, "blending")
