@@ -486,7 +486,7 @@ def _decode_png(path: Path, max_megapixels: float) -> _Decoded:
             with PngImagePlugin.PngImageFile(stream) as image:
                 _check_size(path, *image.size, max_megapixels)
                 pixels, alpha, _ = split_pil(image, orientation)
-    return _Decoded(pixels, alpha, header.icc, header.exif, header.xmp, header.frames > 1, warning)
+    return _Decoded(pixels, alpha, header.icc, header.exif, header.xmp, header.several, warning)
 
 
 def _split_16bit(samples: np.ndarray, header: png.PngHeader) -> tuple[np.ndarray, np.ndarray | None, str | None]:
@@ -594,7 +594,7 @@ def _probe_png(path: Path, max_megapixels: float) -> ImageInfo:
     deep = header.depth == 16
     alpha = header.colour_type in (4, 6) or (header.transparency is not None and not (deep and header.colour_type == 0))
     channels = 1 if header.colour_type in (0, 4) else 3
-    return ImageInfo(height, width, channels, alpha, 16 if deep else 8, "png", header.frames > 1)
+    return ImageInfo(height, width, channels, alpha, 16 if deep else 8, "png", header.several)
 
 
 def _probe_pillow(path: Path, kind: str, max_megapixels: float) -> ImageInfo:

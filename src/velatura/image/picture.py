@@ -23,7 +23,7 @@ def warn(message: str) -> None:
     level, frame = 1, sys._getframe(0)
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "velatura":
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, ImageWarning, stacklevel=level - 1 if frame is not None else 2)
+    warnings.warn(message, ImageWarning, stacklevel=level)
 
 
 def white_of(dtype: np.dtype | type) -> float:

@@ -45,13 +45,19 @@ class PngHeader:
     depth: int = 8
     colour_type: int = 0
     interlaced: bool = False
-    frames: int = 1
+    frames: int = 0
+    starts_animation: bool = False
     transparency: bytes | None = None
     icc: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
     data: list[tuple[int, int]] = field(default_factory=list)
     complete: bool = False
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one picture; a still before the animation is one, too."""
+        return self.frames + (not self.starts_animation) > 1
 
     @property
     def samples(self) -> int:
@@ -130,7 +136,12 @@ def _read_exif(header: PngHeader, body: bytes) -> None:
 
 def _read_animation(header: PngHeader, body: bytes) -> None:
     if len(body) >= 4:
-        header.frames = max(1, struct.unpack_from(">I", body)[0])
+        header.frames = struct.unpack_from(">I", body)[0]
+
+
+def _read_frame(header: PngHeader, body: bytes) -> None:
+    del body
+    header.starts_animation = header.starts_animation or not header.data
 
 
 def _read_transparency(header: PngHeader, body: bytes) -> None:
@@ -179,6 +190,7 @@ _CHUNKS = {
     b"iCCP": _read_iccp,
     b"eXIf": _read_exif,
     b"acTL": _read_animation,
+    b"fcTL": _read_frame,
     b"tRNS": _read_transparency,
     b"iTXt": _read_international_text,
     b"tEXt": _read_text,

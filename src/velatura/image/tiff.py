@@ -280,8 +280,10 @@ def _check_segments(page: tifffile.TiffPage, file_size: int) -> None:
     if not segments:
         raise ValueError("it has no image data")
     plain = int(page.compression) == 1
-    if not plain and len(segments) < math.prod(page.chunked):
-        raise ValueError(f"it has {len(segments)} strips or tiles where {math.prod(page.chunked)} are needed")
+    wanted = math.prod(page.chunked)
+    in_one_piece = plain and len(segments) == 1 and segments[0][0] + page.nbytes <= file_size
+    if len(segments) < wanted and not in_one_piece:
+        raise ValueError(f"it has {len(segments)} strips or tiles where {wanted} are needed")
     for offset, size in segments:
         # Some writers put any large number where the size of plain data is clear anyway.
         needed = min(size, page.nbytes) if plain else size
