@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
+from skimage.data import astronaut
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
@@ -36,3 +39,16 @@ def test_links_lead_to_files(page: Path):
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", text)
     missing = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
     assert missing == []
+
+
+def test_example_of_contributing_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    code = re.search(r"<!-- tested: soften -->\n```python\n(.*?)```", text, re.DOTALL)
+    assert code is not None
+    (tmp_path / "soften_example.py").write_text(code[1], encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    from soften_example import soften
+
+    photo = np.concatenate([astronaut()] * 2)[:, :200]
+    whole = gaussian_filter(photo / 255, (3, 3, 0), truncate=4) * 255
+    assert np.abs(soften(photo, sigma=3).image - whole).max() < 0.51

@@ -31,11 +31,12 @@ import math
 import os
 import re
 import tomllib
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -60,6 +61,8 @@ __all__ = [
     "read_header",
     "verify",
 ]
+
+Net = TypeVar("Net", bound="nn.Module")
 
 WEIGHTS = Path(__file__).parent / "weights"
 CATALOG = Path(__file__).parent / "catalog.toml"
@@ -312,11 +315,11 @@ def _verified_bytes(found: Card) -> bytes:
 
 def load(
     name_or_path: str | Path,
-    architectures: Mapping[str, Callable[..., nn.Module]],
+    architectures: Mapping[str, Callable[..., Net]],
     device: torch.device | str = "cpu",
     *,
     arguments: Mapping[str, Any] | None = None,
-) -> nn.Module:
+) -> Net:
     """Build a network and put verified weights into it.
 
     Parameters
@@ -454,7 +457,9 @@ def _open_pickle(data: bytes, name: str) -> dict[str, Tensor]:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise ModelError(f"{name}: a packed archive, not a checkpoint that torch wrote")
     try:
-        found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on old ways of writing, which are not the user's to change
+            found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         # Its own message is a page that explains how to run the code: the opposite of what is wanted.
         raise ModelError(
