@@ -117,18 +117,19 @@ def test_exif_goes_from_file_to_file(suffix: str, tmp_path: Path) -> None:
 
 def test_exif_of_a_tiff_with_its_directories(tmp_path: Path) -> None:
     exif = Image.Exif()
-    exif[ExifTags.Base.Artist] = "Ana"
-    exif[ExifTags.IFD.Exif] = {ExifTags.Base.ISOSpeedRatings: 200}
-    exif[ExifTags.IFD.GPSInfo] = {ExifTags.GPS.GPSLatitudeRef: "N"}
+    exif.load(exif_with_thumbnail(orientation=1)[0])
     Image.fromarray(RGB).save(tmp_path / "in.tif", exif=exif, icc_profile=SRGB)
-    for out in ("out.tif", "out.jpg", "out.png"):
-        path = save_image(open_image(tmp_path / "in.tif"), tmp_path / out)
-        with Image.open(path) as image:
-            tags = image.getexif()
-            assert tags[ExifTags.Base.Artist] == "Ana"
-            assert tags.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ISOSpeedRatings] == 200
-            assert tags.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] == "N"
-            assert image.info["icc_profile"] == SRGB
+    with Image.open(tmp_path / "in.tif") as image:
+        from_pil = open_image(image)
+    for picture in (open_image(tmp_path / "in.tif"), from_pil):
+        for out in ("out.tif", "out.jpg", "out.png"):
+            path = save_image(picture, tmp_path / out, overwrite=True)
+            with Image.open(path) as image:
+                tags = image.getexif()
+                assert tags[271] == "Velacamera"
+                assert tags.get_ifd(ExifTags.IFD.Exif)[0x927C] == b"PRIVATE NOTES 16"
+                assert image.info["icc_profile"] == SRGB
+                assert image.size == (16, 12)
 
 
 def test_big_endian_exif_makes_a_big_endian_tiff(tmp_path: Path) -> None:

@@ -472,28 +472,30 @@ class _Collector:
         self._quality, self._metadata = quality, metadata
         self._canvas: np.ndarray | None = None
         self._filled = 0
+        # Into memory first: when the disk is full Pillow's encoders raise errors that do not say so.
+        self._encoded = io.BytesIO()
 
     def write(self, rows: np.ndarray) -> None:
         if rows.shape == self._shape:
-            self._canvas = rows  # everything at once: no copy
+            self._encode(rows)  # everything at once needs no copy
             return
         if self._canvas is None:
             self._canvas = np.empty(self._shape, np.uint8)
         self._canvas[self._filled : self._filled + len(rows)] = rows
         self._filled += len(rows)
 
-    def close(self) -> None:
-        assert self._canvas is not None
-        pixels = self._canvas[..., 0] if self._shape[2] == 1 else self._canvas
-        image = Image.fromarray(np.ascontiguousarray(pixels))
-        self._canvas = None
-        # Into memory first: when the disk is full Pillow's encoders raise errors that do not say so.
-        encoded = io.BytesIO()
+    def _encode(self, pixels: np.ndarray) -> None:
+        image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if self._shape[2] == 1 else pixels))
         try:
-            _encode(image, encoded, self._name, self._quality, self._metadata)
+            _encode(image, self._encoded, self._name, self._quality, self._metadata)
         except (OSError, ValueError, RuntimeError) as error:
             raise MachineError(f"the {self._name.upper()} encoder failed ({error}); save it as PNG or TIFF") from error
-        self._stream.write(encoded.getbuffer())
+
+    def close(self) -> None:
+        if self._canvas is not None:
+            self._encode(self._canvas)
+            self._canvas = None
+        self._stream.write(self._encoded.getbuffer())
 
 
 def _encode(
