@@ -265,6 +265,19 @@ def test_refuses_wrong_architecture_and_arguments(tmp_path: Path, tiny: Tiny):
     assert "its header is damaged" in refused(write(path, state, arguments=[1]))
 
 
+def test_asks_for_no_memory_before_the_file_is_known_to_fit(tmp_path: Path, tiny: Tiny):
+    built_on = []
+
+    def build(width: int) -> nn.Module:
+        net = Tiny(width)
+        built_on.append(net.convolution.weight.device.type)
+        return net
+
+    path = write(tmp_path / "a.safetensors", tiny.state_dict(), arguments={"width": 5})
+    refused(path, {"Tiny": build})
+    assert built_on == ["meta"]
+
+
 def test_refuses_wrong_keys(tmp_path: Path, tiny: Tiny):
     state = tiny.state_dict()
     path = tmp_path / "a.safetensors"
@@ -313,6 +326,10 @@ def test_refuses_headers_that_lie(tmp_path: Path, tiny: Tiny):
     for length in (2**63, 2**40, len(data), catalog.MAX_HEADER_BYTES + 1):
         path.write_bytes(struct.pack("<Q", length) + data[8:])
         assert "its header claims" in refused(path)
+    with path.open("wb") as file:  # as long as it claims, and yet no header of weights
+        file.write(struct.pack("<Q", catalog.MAX_HEADER_BYTES + 1))
+        file.truncate(catalog.MAX_HEADER_BYTES * 2)
+    assert f"more than {catalog.MAX_HEADER_BYTES}" in refused(path)
     for text in (b"[]", b"{", b"[" * 100_000, b'{"a": 3}', b'{"a": {"dtype": "F32", "shape": 3}}', b"\xff\xfe"):
         path.write_bytes(struct.pack("<Q", len(text)) + text)
         assert "its header is damaged" in refused(path)
