@@ -218,6 +218,17 @@ def test_tiff_of_other_numbers_is_refused(array: np.ndarray, tmp_path: Path) -> 
         open_image(tmp_path / "a.tif")
 
 
+def test_a_tiff_of_millions_of_missing_strips_is_refused_at_once(tmp_path: Path) -> None:
+    longs = {256: 1, 257: 16_000_000, 273: 8, 278: 1, 279: 3}
+    shorts = {258: 8, 259: 1, 262: 1, 277: 1}
+    table = b"".join(
+        struct.pack("<HHII", tag, 4 if tag in longs else 3, 1, value) for tag, value in sorted((longs | shorts).items())
+    )
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<II", 12, 0) + struct.pack("<H", 9) + table + bytes(4))
+    with pytest.raises(InputError, match="1 strips or tiles where 16000000 are needed"):
+        open_image(tmp_path / "a.tif")
+
+
 # --- orientation -----------------------------------------------------------------------------------------------
 
 
@@ -359,11 +370,25 @@ def test_a_huge_declared_png_costs_nothing(tmp_path: Path) -> None:
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", r'pip install "velatura\[heic\]"'),
     ],
 )
-def test_other_files_under_an_image_name(content: bytes, message: str, tmp_path: Path) -> None:
+def test_other_files_under_an_image_name(
+    content: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as if the extra were not installed
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(InputError, match=message) as error:
         open_image(tmp_path / "a.png")
     assert "a.png" in str(error.value)
+
+
+def test_heic_with_the_extra(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif", reason="needs the extra heic")
+    smooth = np.add.outer(np.arange(48), np.arange(64) * 2)
+    array = np.dstack((smooth, smooth[::-1], smooth)).astype(np.uint8)
+    exif = Image.Exif()
+    exif[274] = 6
+    heif.from_pillow(Image.fromarray(array)).save(tmp_path / "a.heic", quality=95, exif=exif.tobytes())
+    picture = open_image(tmp_path / "a.heic")
+    assert np.abs(picture.pixels.astype(int) - np.rot90(array, -1)).mean() < 3
 
 
 def test_formats_are_known_by_content_not_by_name(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from PIL import ExifTags, Image, ImageCms
 
-from velatura.image import open_image, save_image
+from velatura.image import ImageWarning, open_image, save_image, to_form
 from velatura.image.metadata import clean_exif, clean_xmp, read_exif, resize_exif, state_origin
 
 RNG = np.random.default_rng(2)
@@ -75,6 +75,16 @@ def test_exif_is_edited_in_place(order: str) -> None:
     assert thumbnail[2:-2] not in cleaned
     # Offsets inside makers' notes hold only as long as nothing moves.
     assert cleaned.index(b"PRIVATE NOTES 16") == exif.index(b"PRIVATE NOTES 16")
+
+
+def test_exif_that_pillow_cannot_rewrite_does_not_stop_avif(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Image.Exif, offset: int = 8) -> bytes:
+        raise struct.error("odd tag")
+
+    exif = clean_exif(exif_with_thumbnail()[0])
+    monkeypatch.setattr(Image.Exif, "tobytes", fail)
+    with pytest.warns(ImageWarning, match="damaged EXIF"):
+        save_image(open_image(RGB).replace(exif=exif), tmp_path / "a.avif")
 
 
 def test_damaged_exif_is_dropped_and_never_raises() -> None:
@@ -285,12 +295,10 @@ def test_a_profile_of_another_colour_model_is_not_written(tmp_path: Path) -> Non
 
 
 def test_metadata_reaches_the_pil_image_that_goes_out(tmp_path: Path) -> None:
-    from velatura.image import to_form
-
     Image.fromarray(RGB).save(tmp_path / "in.jpg", exif=b"Exif\0\0" + exif_with_thumbnail()[0], xmp=XMP)
     image = to_form(open_image(tmp_path / "in.jpg"))
     assert isinstance(image, Image.Image)
     stream = io.BytesIO()
-    image.save(stream, "PNG", exif=image.info["exif"])
+    image.save(stream, "JPEG", exif=image.info["exif"])
     with Image.open(stream) as again:
         assert again.getexif()[271] == "Velacamera"

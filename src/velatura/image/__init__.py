@@ -10,6 +10,7 @@ What is promised of files, in and out, is in the docstrings of `open_image` and 
 ``picture.py``        `Picture` and the small classes beside it
 ``memory.py``         PIL images, arrays and tensors, in and out
 ``decode.py``         files in: what is let in, and how failures are told
+``mask.py``           masks: any image as one channel
 ``encode.py``         files out: atomic, checked before the work
 ``metadata.py``       EXIF, XMP, ICC
 ``png.py``            16-bit PNG in, all PNG out
@@ -17,8 +18,9 @@ What is promised of files, in and out, is in the docstrings of `open_image` and 
 ====================  ===========================================================================
 """
 
-from velatura.image.decode import open_image, open_mask, probe
+from velatura.image.decode import open_image, probe
 from velatura.image.encode import RowWriter, check_output, save_image
+from velatura.image.mask import open_mask
 from velatura.image.memory import rescaled, to_form, to_pil
 from velatura.image.picture import Form, ImageInfo, ImageWarning, Picture, premultiply, unpremultiply, white_of
 

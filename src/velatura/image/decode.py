@@ -32,14 +32,14 @@ from PIL import (
 
 from velatura.errors import InputError, MachineError, VelaturaError
 from velatura.image import png, tiff
-from velatura.image.memory import from_array, from_pil, from_tensor, is_tensor, oriented, rescaled, split_pil
+from velatura.image.memory import from_array, from_pil, from_tensor, is_tensor, oriented, split_pil
 from velatura.image.metadata import EXIF_PREFIX, clean_exif, clean_xmp, read_orientation
 from velatura.image.picture import Form, ImageInfo, Picture, warn
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FORMATS", "open_image", "open_mask", "probe"]
+__all__ = ["open_image", "probe"]
 
 # Pillow's classes are called by name instead of through Image.open: nothing else is ever tried, and the limit on
 # the number of pixels is ours, not a global of Pillow's.
@@ -51,7 +51,7 @@ _PLUGINS: dict[str, Callable[[BinaryIO], ImageFile.ImageFile]] = {
     "avif": AvifImagePlugin.AvifImageFile,
 }
 
-FORMATS = "JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or HEIC"
+_FORMATS = "JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or HEIC"
 
 _SIGNATURES = (
     (b"\xff\xd8\xff", "jpeg"),
@@ -163,54 +163,6 @@ def open_image(
     )
 
 
-def open_mask(
-    source: str | os.PathLike[str] | Image.Image | np.ndarray | torch.Tensor | Picture,
-    *,
-    max_megapixels: float = 100,
-    name: str = "mask",
-) -> np.ndarray:
-    """Open a mask: white (or 1) marks the place to change, grey is a soft edge.
-
-    Anything that `open_image` reads is a mask, and arrays of any integers or bool besides. What counts is luminance
-    (ITU-R BT.601), over black where the image is transparent. If what is visible has one colour only and the opacity
-    varies, the opacity is the mask: that is how drawing programs export a selection or a layer of strokes. Images
-    whose largest value is 1 are masks of 0 and 1.
-
-    Parameters
-    ----------
-    source, max_megapixels, name
-        As for `open_image`.
-
-    Returns
-    -------
-    ndarray, shape (H, W), uint8
-        0 to 255.
-
-    Raises
-    ------
-    InputError
-        As for `open_image`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> open_mask(np.array([[0, 1]])).tolist()
-    [[0, 255]]
-    """
-    if isinstance(source, np.ndarray) and source.dtype.kind in "iu" and source.dtype != np.uint16:
-        source = _small_integers(source, name)
-    picture = open_image(source, max_megapixels=max_megapixels, name=name)
-    pixels, alpha = _binary_as_full_range(picture.pixels), picture.alpha
-    if alpha is None:
-        return _luminance(pixels)
-    opacity = rescaled(alpha, np.uint8)
-    visible = pixels[alpha > 0]
-    if alpha.min() != alpha.max() and bool((visible == visible[0]).all()):
-        return opacity
-    grey = _luminance(pixels).astype(np.uint16)
-    return ((grey * opacity + 127) // 255).astype(np.uint8)
-
-
 def probe(path: str | os.PathLike[str], *, max_megapixels: float = 100) -> ImageInfo:
     """Read the header of a file: what `open_image` would return, without decoding it.
 
@@ -240,38 +192,6 @@ def probe(path: str | os.PathLike[str], *, max_megapixels: float = 100) -> Image
         return _probe_pillow(path, kind, max_megapixels)
 
 
-# --- masks -----------------------------------------------------------------------------------------------------
-
-
-def _small_integers(array: np.ndarray, name: str) -> np.ndarray:
-    """Return uint8 of integers of any width, which is what comparisons and label images give."""
-    if array.size and not (int(array.min()) >= 0 and int(array.max()) <= 255):
-        raise InputError(
-            f"{name}: got integers from {array.min()} to {array.max()}; expected 0 and 1, or 0 to 255 "
-            "(uint16 may use its full range)"
-        )
-    return array.astype(np.uint8)
-
-
-def _binary_as_full_range(pixels: np.ndarray) -> np.ndarray:
-    """Stretch masks of 0 and 1 to the full range, and masks of 0 and 255 that were stored in 16 bits."""
-    if pixels.dtype.kind == "f":
-        return pixels
-    top = pixels.max()
-    if top <= 1 or (top == 255 and pixels.dtype == np.uint16 and bool(((pixels == 0) | (pixels == 255)).all())):
-        return (pixels == top).astype(np.uint8) * np.uint8(255 if top else 0)
-    return pixels
-
-
-def _luminance(pixels: np.ndarray) -> np.ndarray:
-    values = rescaled(pixels, np.uint8)
-    if values.shape[2] == 1:
-        return values[..., 0].copy()
-    # BT.601 in sixteenths of a thousandth, as Pillow has it, so that grey stays what it is.
-    weights = np.array([19595, 38470, 7471], np.uint32)
-    return ((values.astype(np.uint32) @ weights + 0x8000) >> 16).astype(np.uint8)
-
-
 # --- files: what may come in -----------------------------------------------------------------------------------
 
 
@@ -299,11 +219,11 @@ def _identify(path: Path) -> str:
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
         raise InputError(f"{_shown(path)}: cannot be read ({_reason(error)}); check the name") from None
     if not head:
-        raise InputError(f"{path} is empty (0 bytes); expected {FORMATS}")
+        raise InputError(f"{path} is empty (0 bytes); expected {_FORMATS}")
     kind = _sniff(head)
     if kind is None:
         stranger = next((text for mark, text in _STRANGERS if head.lstrip().startswith(mark)), "not an image we know")
-        raise InputError(f"{path} is {stranger}; expected {FORMATS}: convert it first")
+        raise InputError(f"{path} is {stranger}; expected {_FORMATS}: convert it first")
     return kind
 
 
@@ -517,7 +437,7 @@ def _decode_pillow(path: Path, kind: str, max_megapixels: float) -> _Decoded:
             xmp = image.info.get("xmp")
             orientation = read_orientation(_bare(exif), xmp)
             pixels, alpha, kept = split_pil(image, orientation)
-            several = getattr(image, "n_frames", 1) > 1
+            several = getattr(image, "is_animated", False)
             icc = image.info.get("icc_profile") if kept else None
     return _Decoded(pixels, alpha, icc, exif, xmp, several)
 
@@ -603,7 +523,7 @@ def _probe_pillow(path: Path, kind: str, max_megapixels: float) -> ImageInfo:
         height, width = _turned(image.height, image.width, orientation)
         alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
         channels = 1 if image.mode in ("1", "L", "LA", "La") else 3
-        return ImageInfo(height, width, channels, alpha, 8, kind, getattr(image, "n_frames", 1) > 1)
+        return ImageInfo(height, width, channels, alpha, 8, kind, getattr(image, "is_animated", False))
 
 
 def _turned(height: int, width: int, orientation: int) -> tuple[int, int]:

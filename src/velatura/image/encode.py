@@ -436,6 +436,9 @@ def _metadata_for(
         if channels == 1:
             lost.append("the grey ICC profile")
         icc = None
+    if name == "avif" and exif and not _pillow_understands(exif):
+        exif = None
+        lost.append("damaged EXIF")
     if name == "jpeg":
         if exif and len(exif) > _JPEG_SEGMENT:
             exif = None
@@ -444,6 +447,17 @@ def _metadata_for(
             xmp = None
             lost.append("XMP of more than 64 KB")
     return {"icc": icc, "exif": exif, "xmp": xmp}, lost
+
+
+def _pillow_understands(exif: bytes) -> bool:
+    """Tell whether Pillow can rewrite EXIF, which it does for AVIF to take the orientation out."""
+    try:
+        tags = Image.Exif()
+        tags.load(exif)
+        tags.tobytes()
+    except Exception:  # whatever its parser meets in a damaged stream
+        return False
+    return True
 
 
 def _on_white(rows: np.ndarray) -> np.ndarray:
@@ -488,7 +502,7 @@ class _Collector:
         image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if self._shape[2] == 1 else pixels))
         try:
             _encode(image, self._encoded, self._name, self._quality, self._metadata)
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # MemoryError too; encoders are as varied as decoders in what they raise
             raise MachineError(f"the {self._name.upper()} encoder failed ({error}); save it as PNG or TIFF") from error
 
     def close(self) -> None:

@@ -302,7 +302,9 @@ def to_pil(picture: Picture) -> Image.Image:
 
 
 def _with_info(image: Image.Image, picture: Picture) -> Image.Image:
-    for key, value in (("icc_profile", picture.icc), ("exif", picture.exif), ("xmp", picture.xmp)):
+    # Pillow expects the prefix here: JPEG needs it, other formats take it off.
+    exif = EXIF_PREFIX + picture.exif if picture.exif else None
+    for key, value in (("icc_profile", picture.icc), ("exif", exif), ("xmp", picture.xmp)):
         if value:
             image.info[key] = value
     return image

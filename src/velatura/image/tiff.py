@@ -228,7 +228,9 @@ def decode_tiff(path: Path, check_size: Callable[[int, int], None]) -> tuple[Tif
             pixels = _decode_with_libtiff(path)
             # Pillow has turned it already.
             return dataclasses.replace(header, orientation=1), pixels, None
-        values = _chunky(page, _mapped(path, page) if _is_mappable(tiff, page) else page.asarray())
+        values = _chunky(
+            page, _mapped(path, page) if _is_mappable(tiff, page) else page.asarray(maxworkers=1, buffersize=1 << 24)
+        )
         colormap = page.colormap
     pixels, alpha = _interpret(page, header, values, colormap)
     return header, pixels, alpha
