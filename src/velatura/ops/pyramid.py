@@ -70,9 +70,10 @@ def _double_axis(planes: np.ndarray, span: tuple[int, int], axis: int) -> np.nda
     # The parents with one neighbour on each side; the border repeats itself.
     low, high = max(first - 1, 0), min(stop + 1, size)
     quarter = planes[along(low, high)] * planes.dtype.type(0.25)
-    if low == first or high == stop:
-        ends = [quarter[along(0, 1)]] * (low == first), [quarter[along(-1, None)]] * (high == stop)
-        quarter = np.concatenate([*ends[0], quarter, *ends[1]], axis)
+    if low == first:
+        quarter = np.concatenate([quarter[along(0, 1)], quarter], axis)
+    if high == stop:
+        quarter = np.concatenate([quarter, quarter[along(-1, None)]], axis)
     # A fine pixel takes 3/4 of its parent and 1/4 of the parent's neighbour on its own side.
     own = planes[along(first, stop)] * planes.dtype.type(0.75)
     shape = list(own.shape)
