@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["BlendingGAN", "Critic"]
+__all__ = ["BlendingGAN", "Critic", "seam_prior"]
 
 SIZE = 64  # GP-GAN section 3.2: composites are shrunk to 64x64
 
@@ -25,11 +25,14 @@ SIZE = 64  # GP-GAN section 3.2: composites are shrunk to 64x64
 class BlendingGAN(nn.Module):
     """Generator: composite in, blended image out, both 64x64.
 
+    With ``prior``, what the seam itself tells is worked out first, in closed form (`seam_prior`); the network sees
+    it and learns how far to trust it, and what it misses.
+
     The encoder halves the image five times, to 2x2, and `bottleneck` channels at 1x1 hold what is known of the
-    image as a whole; the decoder mirrors it. With ``residual`` the last layer gives twelve maps at 32x32, an affine
-    change of colours ``A(x), b(x)`` at every place, enlarged smoothly: exposure, contrast, white balance and
-    saturation are all of this form, and detail passes through untouched. The correction ``A c + b`` is
-    multiplied with the mask, because the background is already right.
+    image as a whole; the decoder mirrors it. With ``residual`` the last layer gives an affine change of colours at
+    every place of a 32x32 grid, enlarged smoothly: exposure, contrast, white balance and saturation are all of this
+    form, and detail passes through untouched. The correction is multiplied with the mask, because the
+    background is already right.
 
     Parameters
     ----------
@@ -43,6 +46,8 @@ class BlendingGAN(nn.Module):
         Whether the output is ``composite + correction``; without it the output is the image itself.
     skips : bool
         Whether the decoder sees the encoder's maps of the same size.
+    prior : bool
+        Whether the correction starts from `seam_prior`; needs ``see_mask`` and ``residual``.
 
     Notes
     -----
@@ -58,23 +63,23 @@ class BlendingGAN(nn.Module):
 
     def __init__(
         self,
-        width: int = 48,
-        bottleneck: int = 192,
+        width: int = 32,
+        bottleneck: int = 128,
         see_mask: bool = True,
         residual: bool = True,
         skips: bool = True,
-        passes: int = 1,
+        prior: bool = True,
     ) -> None:
         super().__init__()
-        self.passes = passes
         self.see_mask = see_mask
         self.residual = residual
         self.skips = skips
+        self.prior = prior and see_mask and residual
         widths = [width, 2 * width, 3 * width, 4 * width, 4 * width]  # at 32, 16, 8, 4 and 2 pixels
 
         # The first layer takes blocks of 2x2 pixels as channels: most of the work then is done at 32x32.
-        inputs = 4 * (3 + 4 if see_mask else 3)
-        self.enter = nn.Conv2d(inputs, widths[0], 3, padding=1)
+        inputs = 3 + 4 * see_mask + 3 * self.prior
+        self.enter = nn.Conv2d(4 * inputs, widths[0], 3, padding=1)
         self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 4, stride=2, padding=1) for fine, coarse in pairwise(widths))
         self.squeeze = nn.Conv2d(widths[-1], bottleneck, 2)
         self.expand = nn.Conv2d(bottleneck, widths[-1], 1)
@@ -82,12 +87,19 @@ class BlendingGAN(nn.Module):
         self.merge = nn.ModuleList(
             nn.Conv2d(2 * channels if skips else channels, channels, 3, padding=1) for channels in widths
         )
-        self.leave = nn.Conv2d(widths[0], 12, 3, padding=1)
+        # Residual: a matrix (9), an offset (3), the trust in the prior (1). Else: 2x2 pixels of the image.
+        outputs = 12 + self.prior
+        self.leave = nn.Conv2d(widths[0], outputs, 3, padding=1)
+        # Without norms the first weights must keep the signal's size through all layers.
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, a=0.2)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         if residual:
-            # Begin as the identity: a correction of exactly nothing.
+            # Begin with no correction but the prior's.
             nn.init.zeros_(self.leave.weight)
-            assert self.leave.bias is not None
-            nn.init.zeros_(self.leave.bias)
+            with torch.no_grad():
+                self.leave.bias[12:] = 1.0
 
     def forward(self, composite: Tensor, mask: Tensor) -> Tensor:
         """Blend.
@@ -104,15 +116,17 @@ class BlendingGAN(nn.Module):
         Tensor of float32, (N, 3, 64, 64)
             About 0..1, not clipped.
         """
-        for _ in range(self.passes):
-            composite = self._once(composite, mask)
-        return composite
-
-    def _once(self, composite: Tensor, mask: Tensor) -> Tensor:
         image = composite - 0.5
-        # The source alone as well: a convolution cannot multiply by the mask.
-        seen = torch.cat([image, mask - 0.5, image * mask], dim=1) if self.see_mask else image
-        x = functional.leaky_relu(self.enter(functional.pixel_unshuffle(seen, 2)), 0.2)
+        guess = image
+        seen = [image]
+        if self.see_mask:
+            # The source alone as well: a convolution cannot multiply by the mask.
+            seen += [mask - 0.5, image * mask]
+        if self.prior:
+            with torch.autocast(composite.device.type, enabled=False):
+                guess = seam_prior(composite, mask).clamp(0, 1) - 0.5
+            seen.append(guess - image)
+        x = functional.leaky_relu(self.enter(functional.pixel_unshuffle(torch.cat(seen, dim=1), 2)), 0.2)
         maps = [x]
         for layer in self.down:
             x = functional.leaky_relu(layer(x), 0.2)
@@ -125,14 +139,118 @@ class BlendingGAN(nn.Module):
                 x = functional.leaky_relu(self.up[level](x), 0.2)
             joined = torch.cat([x, maps[level]], dim=1) if self.skips else x
             x = functional.leaky_relu(self.merge[level](joined), 0.2)
-        x = self.leave(x)
-        if not self.residual:
-            return functional.pixel_shuffle(x, 2).float() + 0.5
         # Float32 from here on: the sum must not be rounded to what bfloat16 can hold.
-        affine = functional.interpolate(x.float(), scale_factor=2, mode="bilinear", align_corners=False)
-        matrix, offset = affine[:, :9].unflatten(1, (3, 3)), affine[:, 9:]
-        correction = (matrix * image[:, None]).sum(dim=2) + offset
+        x = self.leave(x).float()
+        if not self.residual:
+            return functional.pixel_shuffle(x, 2) + 0.5
+        maps = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        matrix, offset, trust = maps[:, :9].unflatten(1, (3, 3)), maps[:, 9:12], maps[:, 12:]
+        correction = (matrix * guess[:, None]).sum(dim=2) + offset
+        if self.prior:
+            correction = correction + trust * (guess - image)
         return composite + (correction * mask if self.see_mask else correction)
+
+
+@torch.no_grad()
+def seam_prior(composite: Tensor, mask: Tensor) -> Tensor:
+    """The change of colours that makes the two sides of the seam agree, without any learning.
+
+    Two neighbouring pixels, one of the source and one of the destination, show nearly the same thing in two
+    lights. The colours of all such pairs have two means and two covariances, and the linear Monge-Kantorovich map
+    (Pitie, Kokaram 2007, "The linear Monge-Kantorovitch linear colour mapping") takes one to the other. It is less
+    close than least squares where pairs match, but neighbours differ, and least squares takes that for lost
+    contrast. What the pairs still differ by is spread over the source as a membrane (Perez et al. 2003).
+
+    Parameters
+    ----------
+    composite : Tensor, (N, 3, H, W)
+        RGB, 0..1; H and W equal, a power of two.
+    mask : Tensor, (N, 1, H, W)
+        1 = source. Where the edge is soft, the pairs are further apart.
+
+    Returns
+    -------
+    Tensor, (N, 3, H, W)
+        The composite with its source changed; not clipped. Without any seam: the composite.
+
+    Notes
+    -----
+    Only products of matrices and sums, no decompositions: the same on every device, and ONNX can say it.
+    """
+    # Pairs of pixels across the edge. Nearer ones are worth so much more that further ones count only where no
+    # nearer one spans the edge.
+    pairs = []
+    for distance, worth in ((1, 1.0), (3, 1e-4), (8, 1e-8)):
+        for axis in (2, 3):
+            n = composite.shape[axis] - distance
+            a, b = composite.narrow(axis, 0, n), composite.narrow(axis, distance, n)
+            step = mask.narrow(axis, distance, n) - mask.narrow(axis, 0, n)
+            weight = worth * step * step * (step.abs() > 0.8)
+            source = torch.where(step > 0, b, a)
+            pairs.append((weight, source, a + b - source, axis, distance))
+
+    total = sum(weight.sum((2, 3)) for weight, *_ in pairs)[..., None, None].clamp_min(1e-12)
+    mean_source = sum((w * x).sum((2, 3), keepdim=True) for w, x, _, _, _ in pairs) / total
+    mean_destination = sum((w * y).sum((2, 3), keepdim=True) for w, _, y, _, _ in pairs) / total
+    # .001 is about the variance of texture; it also keeps the map near "no change" where a side has one colour only.
+    spread_source = spread_destination = 0.001 * torch.eye(3, dtype=composite.dtype, device=composite.device)
+    for w, source, destination, _, _ in pairs:
+        x, y = (source - mean_source).flatten(2), (destination - mean_destination).flatten(2)
+        share = (w / total).flatten(2)
+        spread_source = spread_source + (share * x) @ x.transpose(1, 2)
+        spread_destination = spread_destination + (share * y) @ y.transpose(1, 2)
+    root, inverse_root = _roots(spread_source)
+    matrix = inverse_root @ _roots(root @ spread_destination @ root)[0] @ inverse_root
+
+    def change(colors: Tensor) -> Tensor:
+        return (matrix @ (colors - mean_source).flatten(2)).reshape(colors.shape) + mean_destination
+
+    # What is left at the seam, on the pixels of each pair, and the membrane through it:
+    # minimize sum_pairs w (u - left)^2 + 8 sum |grad u|^2; the stiffness 8 was the best of 1..32.
+    strongest = torch.stack([weight.amax((1, 2, 3), keepdim=True) for weight, *_ in pairs]).amax(0).clamp_min(1e-12)
+    pull, pulled = torch.zeros_like(mask), torch.zeros_like(composite)
+    for weight, source, destination, axis, distance in pairs:
+        strength = weight / (8 * strongest)
+        drawn = strength * (destination - change(source))
+        for offset in (0, distance):
+            pull.narrow(axis, offset, weight.shape[axis]).add_(strength)
+            pulled.narrow(axis, offset, weight.shape[axis]).add_(drawn)
+    changed = torch.where(total > 1e-12, change(composite) + _membrane(pull, pulled), composite)
+    return composite + mask * (changed - composite)
+
+
+def _roots(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Square root and its inverse of positive definite matrices (N, 3, 3), by the Newton-Schulz iteration.
+
+    Twenty rounds are enough for a condition number of 1,000 (Higham 2008, "Functions of Matrices", equation 6.35).
+    """
+    norm = matrix.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]  # the trace bounds the largest eigenvalue
+    eye = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
+    root, inverse = matrix / norm, eye.expand_as(matrix)
+    for _ in range(20):
+        step = 1.5 * eye - 0.5 * inverse @ root
+        root, inverse = root @ step, step @ inverse
+    return root * norm.sqrt(), inverse / norm.sqrt()
+
+
+def _membrane(pull: Tensor, pulled: Tensor) -> Tensor:
+    """Solve ``(pull - Laplacian) u = pulled`` nearly: coarse to fine, four damped Jacobi sweeps on each level.
+
+    The finest level is left out: `u` is smooth.
+    """
+    levels = [(pull, pulled)]
+    while levels[-1][0].shape[-1] > 1:
+        # Sums over 2x2; the Laplacian of a plane keeps its weight when the grid is halved.
+        levels.append((4 * functional.avg_pool2d(levels[-1][0], 2), 4 * functional.avg_pool2d(levels[-1][1], 2)))
+    w, r = levels[-1]
+    u = r / (w + 1e-6)
+    for w, r in levels[-2:0:-1]:
+        u = functional.interpolate(u, scale_factor=2, mode="bilinear", align_corners=False)
+        for _ in range(4):
+            p = functional.pad(u, (1, 1, 1, 1), mode="replicate")
+            around = p[:, :, 1:-1, :-2] + p[:, :, 1:-1, 2:] + p[:, :, :-2, 1:-1] + p[:, :, 2:, 1:-1]
+            u = u + 0.8 * ((around + r) / (w + 4) - u)
+    return functional.interpolate(u, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 class Critic(nn.Module):

@@ -213,7 +213,7 @@ def random_mask(
     return mask
 
 
-def _centres(height: int, width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _centres(height: int, width: int) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     return np.arange(height)[:, None] + 0.5, np.arange(width)[None, :] + 0.5
 
 

@@ -31,6 +31,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.plugins import MixedPrecision, Precision
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
@@ -172,7 +173,7 @@ def train(
         devices=config.devices,
         num_nodes=config.num_nodes,
         strategy="ddp" if config.devices * config.num_nodes > 1 else "auto",
-        precision=config.precision,
+        plugins=[_precision(config)],
     )
     fabric.launch()
     first = next(iter(recipe.networks))
@@ -285,6 +286,23 @@ def train(
         raise Cancelled(f"stopped at step {step:,} and saved; go on with --resume")
     console.print(f"step {step:,} saved in {final}")
     return final
+
+
+class _Autocast(MixedPrecision):
+    """Mixed precision that leaves inputs alone.
+
+    Fabric's own rounds them to bfloat16, which has 8 bits: a picture would lose what the network is to restore.
+    """
+
+    def convert_input(self, data: Any) -> Any:
+        return data
+
+
+def _precision(config: TrainConfig) -> Precision:
+    if config.precision == "32-true":
+        return Precision()
+    on_gpu = config.accelerator != "cpu" and torch.cuda.is_available()
+    return _Autocast("bf16-mixed", "cuda" if on_gpu else "cpu")
 
 
 def _restore(

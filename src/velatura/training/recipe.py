@@ -31,7 +31,7 @@ class TrainConfig(BaseModel):
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the running average of the first network")
     clip: float = Field(1.0, ge=0, description="largest norm of a network's gradient; 0 = any")
 
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
     channels_last: bool = Field(False, description="memory order of the networks")
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = Field(1, ge=1, description="more than one: distributed data parallel")

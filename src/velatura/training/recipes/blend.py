@@ -7,12 +7,14 @@ folder that has one folder per scene. Without them, the two photographs are one 
 
 Differs from the paper: relit pairs; masks of all shapes, not the centre square alone; the critic is trained as
 often as the generator and begins late (`critic_from`), because a weight of 0.001 only matters near the end; Adam
-for both; the squared error is averaged over the source's pixels (elsewhere it is zero by construction).
+for both; L2 is averaged over the source's pixels (elsewhere the error is zero by construction) and is the norm, not its
+square, so that the few pairs that nothing can save do not decide.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,10 +56,11 @@ class BlendConfig(TrainConfig):
     see_mask: bool = True
     residual: bool = True
     skips: bool = True
-    passes: int = Field(1, ge=1, description="how often the generator corrects its own output")
+    prior: bool = True
     critic_width: int = Field(24, ge=4)
 
     adversarial: float = Field(0.001, ge=0, le=1, description="weight of L_adv, 1 minus that of L2 (equation 2)")
+    squared: bool = Field(False, description="whether L2 is squared; the norm itself lets no hopeless pair dominate")
     critic_from: int = Field(0, ge=0, description="step from which on the critic takes part")
     critic_steps: int = Field(1, ge=1, description="critic updates per step; WGAN: 5")
     wasserstein: Literal["clipping", "penalty"] = Field("clipping", description="how the critic is held Lipschitz")
@@ -68,9 +71,9 @@ class BlendConfig(TrainConfig):
     scenes: str | None = Field(None, description="folder with a folder of aligned photographs per scene")
     strength: float = Field(1.0, ge=0, le=1.5, description="strength of the relighting")
     identity_share: float = Field(0.1, ge=0, le=1, description="pairs in which nothing changes")
-    moved_share: float = Field(0.15, ge=0, le=1, description="pairs whose source is another crop of the image")
+    moved_share: float = Field(0.1, ge=0, le=1, description="pairs whose source is another crop of the image")
     centre_share: float = Field(0.2, ge=0, le=1, description="centre squares; 1 = the paper's masks only")
-    soft_share: float = Field(0.3, ge=0, le=1, description="masks with soft edges")
+    soft_share: float = Field(0.2, ge=0, le=1, description="masks with soft edges")
     held_out_pairs: int = Field(240, ge=1, description="pairs measured while training")
 
 
@@ -177,12 +180,20 @@ class Blend:
     def __init__(self, config: BlendConfig) -> None:
         self.config = config
         self.arguments = {
-            name: getattr(config, name) for name in ("width", "bottleneck", "see_mask", "residual", "skips", "passes")
+            name: getattr(config, name) for name in ("width", "bottleneck", "see_mask", "residual", "skips", "prior")
         }
         torch.manual_seed(config.seed)
         self.networks = {"generator": BlendingGAN(**self.arguments), "critic": Critic(config.critic_width)}
-        self.pairs = Pairs(config, "train")
-        self.held = Pairs(config, "held-out").draw(np.random.default_rng(2017), config.held_out_pairs, plain=True)
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        """Training pairs; the images are read when the first batch is drawn."""
+        return Pairs(self.config, "train")
+
+    @cached_property
+    def held(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The held-out pairs that are measured while training."""
+        return Pairs(self.config, "held-out").draw(np.random.default_rng(2017), self.config.held_out_pairs, plain=True)
 
     def optimizers(self) -> dict[str, Optimizer]:
         """Adam for both."""
@@ -220,9 +231,9 @@ class Blend:
         weight = mask if config.see_mask and config.residual else torch.ones_like(mask)
         # Per pair, so that a small source counts as much as a large one.
         squared = (weight * (blended - target) ** 2).sum((1, 2, 3)) / (3 * weight.sum((1, 2, 3)))
-        l2 = squared.mean()
+        l2 = squared.mean() if config.squared else (squared + 1e-6).sqrt().mean()
         training.descend("generator", (1 - config.adversarial) * l2 - config.adversarial * gain)
-        return {"l2": l2.detach(), "distance": distance.detach()}
+        return {"l2": squared.detach().mean(), "rms": squared.detach().sqrt().mean(), "distance": distance.detach()}
 
     @torch.no_grad()
     def held_out(self, network: nn.Module) -> dict[str, float]:
@@ -232,6 +243,7 @@ class Blend:
         squared = (mask * (blended - target) ** 2).sum((1, 2, 3)) / (3 * mask.sum((1, 2, 3)))
         return {
             "l2": float(squared.mean()),
+            "rms": float(squared.sqrt().mean()),
             "levels": float(_levels(blended, target, mask).mean()),
             "levels_paste": float(_levels(composite, target, mask).mean()),
         }

@@ -1,0 +1,32 @@
+"""``velatura train``: a recipe, its settings, a folder for the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+__all__ = ["train"]
+
+
+def train(
+    recipe: Annotated[str, Parameter(help="What to train: blend.")],
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"], metavar="RUN", help="Folder of the run.")],
+    config: Annotated[
+        Path | None, Parameter(metavar="FILE", help="TOML of settings; blend_paper is the paper's own.")
+    ] = None,
+    set: Annotated[tuple[str, ...], Parameter(metavar="KEY=VALUE", help="One setting; may be repeated.")] = (),
+    resume: Annotated[bool, Parameter(negative="", help="Go on from the run's last checkpoint.")] = False,
+    max_minutes: Annotated[float | None, Parameter(metavar="M", help="Save and stop after so many minutes.")] = None,
+    quiet: Annotated[bool, Parameter(negative="", help="Print nothing but errors.")] = False,
+) -> None:
+    """Train a model from a recipe; Ctrl-C saves, --resume goes on exactly where it was.
+
+    Images come from the data folder: --set data=DIR, or VELATURA_DATA.
+    """
+    from velatura.training import recipes
+
+    recipes.run(recipe, output, config=config, settings=set, resume=resume, max_minutes=max_minutes, quiet=quiet)

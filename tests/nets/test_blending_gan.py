@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from scipy.linalg import sqrtm
+from scipy.sparse.linalg import spsolve
+
+from velatura.nets.blending_gan import BlendingGAN, Critic, _membrane, _roots, seam_prior
+from velatura.ops.masks import centre_square, soften
+
+
+@pytest.fixture
+def square():
+    return torch.from_numpy(centre_square(64, 64))[None, None]
+
+
+def smooth_images(n, seed=0):
+    """Images like photographs in that neighbours are alike."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(n, 3, 4, 4, generator=generator)
+    return torch.nn.functional.interpolate(coarse, size=64, mode="bicubic").clamp(0.05, 0.95)
+
+
+def test_the_default_fits_its_place():
+    net = BlendingGAN()
+    weights = sum(p.numel() for p in net.parameters())
+    assert weights <= 1_900_000
+    assert 2 * weights < 4 * 2**20  # fp16
+
+
+def test_background_stays_bit_for_bit(square):
+    net = BlendingGAN(width=8, bottleneck=16)
+    with torch.no_grad():
+        net.leave.weight.normal_()
+    composite = torch.rand(2, 3, 64, 64)
+    blended = net(composite, square.expand(2, -1, -1, -1))
+    outside = (square == 0).expand_as(composite)
+    assert torch.equal(blended[outside], composite[outside])
+    assert not torch.equal(blended, composite)
+
+
+def test_without_prior_it_begins_as_the_identity(square):
+    composite = torch.rand(2, 3, 64, 64)
+    assert torch.equal(
+        BlendingGAN(width=8, bottleneck=16, prior=False)(composite, square.expand(2, -1, -1, -1)), composite
+    )
+
+
+def test_with_prior_it_begins_as_the_prior(square):
+    composite = smooth_images(2)
+    mask = square.expand(2, -1, -1, -1)
+    expected = seam_prior(composite, mask).clamp(0, 1)
+    torch.testing.assert_close(BlendingGAN(width=8, bottleneck=16)(composite, mask), expected)
+
+
+def test_the_papers_form_ignores_the_mask(square):
+    net = BlendingGAN(width=8, bottleneck=40, see_mask=False, residual=False, skips=False)
+    composite = torch.rand(2, 3, 64, 64)
+    blended = net(composite, square.expand(2, -1, -1, -1))
+    assert blended.shape == composite.shape
+    assert torch.equal(blended, net(composite, torch.zeros(2, 1, 64, 64)))
+
+
+def test_images_of_a_batch_do_not_touch_each_other(square):
+    net = BlendingGAN(width=8, bottleneck=16).eval()
+    composite = torch.rand(3, 3, 64, 64)
+    together = net(composite, square.expand(3, -1, -1, -1))
+    alone = torch.cat([net(one[None], square) for one in composite])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+def test_critic_scores_every_image():
+    assert Critic(width=4)(torch.rand(5, 3, 64, 64)).shape == (5,)
+
+
+def test_prior_without_a_seam_is_the_composite():
+    composite = torch.rand(1, 3, 64, 64)
+    for mask in (torch.zeros(1, 1, 64, 64), torch.ones(1, 1, 64, 64)):
+        torch.testing.assert_close(seam_prior(composite, mask), composite)
+
+
+def test_prior_of_two_flat_colours_is_the_destinations(square):
+    destination, source = torch.tensor([0.2, 0.5, 0.7])[:, None, None], torch.tensor([0.6, 0.4, 0.1])[:, None, None]
+    composite = source * square + destination * (1 - square)
+    torch.testing.assert_close(seam_prior(composite, square), destination.expand(1, 3, 64, 64), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("sigma", "left"), [(0, 0.2), (0.7, 0.5)])
+def test_prior_undoes_a_change_of_light(square, sigma, left):
+    target = smooth_images(8)
+    source = 0.1 + 0.6 * target * torch.tensor([1.1, 0.9, 0.8])[:, None, None]
+    mask = torch.from_numpy(soften(square[0, 0].numpy(), sigma))[None, None] if sigma else square
+    composite = source * mask + target * (1 - mask)
+    guess = seam_prior(composite, mask.expand(8, -1, -1, -1))
+    error, before = ((mask * (image - target)).abs().mean().item() for image in (guess, composite))
+    assert error < left * before
+
+
+def test_prior_leaves_its_input_alone(square):
+    composite = smooth_images(1)
+    before = composite.clone()
+    seam_prior(composite, square)
+    assert torch.equal(composite, before)
+
+
+def test_roots_equal_scipy():
+    factor = 0.3 * np.random.default_rng(0).normal(size=(20, 3, 3))
+    matrices = factor @ factor.transpose(0, 2, 1) + 0.001 * np.eye(3)
+    roots, inverses = _roots(torch.from_numpy(matrices))
+    for matrix, root, inverse in zip(matrices, roots.numpy(), inverses.numpy(), strict=True):
+        np.testing.assert_allclose(root, sqrtm(matrix), atol=1e-6)
+        np.testing.assert_allclose(inverse @ root, np.eye(3), atol=1e-5)
+
+
+def test_membrane_is_near_the_exact_solution():
+    """Against a sparse solution of (pull - Laplacian) u = pulled, free at the border."""
+    n = 64
+    wanted = np.add.outer(np.linspace(0, 1, n), np.linspace(-0.5, 0.5, n) ** 2)
+    pull = np.zeros((n, n))
+    pull[16, 16:48] = pull[47, 16:48] = pull[16:48, 16] = pull[16:48, 47] = 0.25
+    line = sparse.diags([-np.ones(n - 1), np.r_[1, 2 * np.ones(n - 2), 1], -np.ones(n - 1)], [-1, 0, 1])
+    laplacian = sparse.kron(line, sparse.eye(n)) + sparse.kron(sparse.eye(n), line)
+    exact = spsolve((sparse.diags(pull.ravel()) + laplacian).tocsc(), (pull * wanted).ravel()).reshape(n, n)
+    as_tensor = [torch.from_numpy(x)[None, None] for x in (pull, pull * wanted)]
+    solved = _membrane(*as_tensor)[0, 0].numpy()
+    inside = slice(17, 47)
+    assert np.abs(solved - exact)[inside, inside].max() < 0.06 * np.ptp(exact)
+    assert np.abs(solved - exact)[inside, inside].mean() < 0.02 * np.ptp(exact)

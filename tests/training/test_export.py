@@ -1,0 +1,34 @@
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from velatura import catalog
+from velatura.errors import ModelError
+from velatura.nets.blending_gan import BlendingGAN
+from velatura.training.export import export_weights
+
+
+def test_what_is_exported_the_catalog_loads(tmp_path):
+    net = BlendingGAN(width=8, bottleneck=16)
+    file = tmp_path / "small.safetensors"
+    arguments = {"width": 8, "bottleneck": 16}
+    header = {"architecture": "BlendingGAN", "arguments": arguments, "recipe": {"name": "blend"}, "step": 3}
+    export_weights(dict(net.state_dict()), file, header, torch.float16)
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+        assert opened.get_tensor("enter.weight").dtype == torch.float16
+    assert metadata["architecture"] == "BlendingGAN"
+    assert json.loads(metadata["arguments"]) == arguments
+    assert json.loads(metadata["step"]) == 3
+    loaded = catalog.load(str(file), {"BlendingGAN": BlendingGAN})
+    for name, tensor in loaded.state_dict().items():
+        torch.testing.assert_close(tensor, net.state_dict()[name].half().float())
+    assert [path.name for path in tmp_path.iterdir()] == ["small.safetensors"]
+
+
+def test_a_weight_too_large_for_half_precision_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="weight large is not finite"):
+        export_weights({"large": torch.tensor([1e6])}, tmp_path / "x.safetensors", {}, torch.float16)
+    assert not list(tmp_path.iterdir())
