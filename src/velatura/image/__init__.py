@@ -21,7 +21,7 @@ What is promised of files, in and out, is in the docstrings of `open_image` and 
 from velatura.image.decode import open_image, probe
 from velatura.image.encode import RowWriter, check_output, save_image
 from velatura.image.mask import open_mask
-from velatura.image.memory import rescaled, to_form, to_pil
+from velatura.image.memory import in_profile_of, rescaled, to_form, to_pil
 from velatura.image.picture import Form, ImageInfo, ImageWarning, Picture, premultiply, unpremultiply, white_of
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "Picture",
     "RowWriter",
     "check_output",
+    "in_profile_of",
     "open_image",
     "open_mask",
     "premultiply",

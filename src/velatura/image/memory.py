@@ -14,12 +14,22 @@ from PIL import Image, ImageCms
 
 from velatura.errors import InputError
 from velatura.image.metadata import EXIF_PREFIX, clean_exif, clean_xmp, exif_from_directory, read_exif, read_orientation
-from velatura.image.picture import Form, Picture, white_of
+from velatura.image.picture import Form, Picture, warn, white_of
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["from_array", "from_pil", "from_tensor", "is_tensor", "oriented", "rescaled", "split_pil", "to_form"]
+__all__ = [
+    "from_array",
+    "from_pil",
+    "from_tensor",
+    "in_profile_of",
+    "is_tensor",
+    "oriented",
+    "rescaled",
+    "split_pil",
+    "to_form",
+]
 
 _EXPECTED = "expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8, uint16, bool, or float in [0, 1]"
 
@@ -177,6 +187,38 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         if converted is not None:
             return converted
     return image.convert("RGB")
+
+
+def in_profile_of(picture: Picture, other: Picture) -> Picture:
+    """Give ``picture`` the colour space of ``other``, so that equal numbers mean equal colours in both.
+
+    An image without a profile counts as sRGB. Grey images stay as they are: their profiles are tone curves, rarely
+    embedded and never far apart. LittleCMS is reached through Pillow, which knows 8 bits only: deeper images keep
+    their numbers, with a warning, and so do those whose profile LittleCMS refuses.
+
+    Returns
+    -------
+    Picture
+        With the profile of ``other``; the picture itself where there is nothing to convert.
+    """
+    if picture.icc == other.icc or picture.channels == 1 or other.channels == 1:
+        return picture
+    if picture.bits != 8:
+        warn("two images have different colour profiles, and 16-bit colours cannot be converted; convert them first")
+        return picture
+    source, target = (io.BytesIO(icc) if icc else ImageCms.createProfile("sRGB") for icc in (picture.icc, other.icc))
+    try:
+        converted = ImageCms.profileToProfile(
+            Image.fromarray(picture.pixels),
+            source,  # pyright: ignore[reportArgumentType] - a profile object is accepted too
+            target,  # pyright: ignore[reportArgumentType]
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        warn("a colour profile is damaged; colours are taken as they are")
+        return picture
+    return picture.replace(pixels=np.asarray(converted), icc=other.icc)
 
 
 def from_pil(image: Image.Image, name: str) -> Picture:

@@ -136,11 +136,12 @@ def solve(
     spectrum *= gradients
     if target is not None:
         spectrum += _dct(target, workers) * colours
-    return fft.idctn(spectrum, axes=(-2, -1), norm="ortho", overwrite_x=True, workers=workers)
+    out = fft.idctn(spectrum, axes=(-2, -1), norm="ortho", overwrite_x=True, workers=workers)
+    return np.asarray(out)
 
 
 def _dct(planes: np.ndarray, workers: int) -> np.ndarray:
-    return fft.dctn(planes, axes=(-2, -1), norm="ortho", workers=workers)
+    return np.asarray(fft.dctn(planes, axes=(-2, -1), norm="ortho", workers=workers))
 
 
 @lru_cache(maxsize=32)

@@ -43,7 +43,8 @@ class Equation:
     @property
     def side(self) -> int:
         """Inner side of a window: a wide halo wants a wide window, and the transform a fast length."""
-        return next_fast_len(max(128, 4 * self.halo) + 2 * self.halo, real=True) - 2 * self.halo
+        wanted = max(128, 4 * self.halo) + 2 * self.halo
+        return (next_fast_len(wanted, real=True) or wanted) - 2 * self.halo
 
 
 @dataclass(slots=True)
@@ -197,7 +198,8 @@ def close_seam(seam: Seam, equation: Equation, levels: int, reference: np.ndarra
         coarsest.correction[:] = coarsest.mask * reference
     correct_window(coarsest.mask, coarsest.difference, coarsest.correction, equation)
     for fine, coarse in zip(pyramid[-2::-1], pyramid[:0:-1], strict=True):
-        for tile in tiles(*fine.mask.shape, equation.side, equation.halo):
+        height, width = fine.mask.shape
+        for tile in tiles(height, width, equation.side, equation.halo):
             mask, difference = fine.mask[tile.outer], fine.difference[:, *tile.outer]
             if is_flat(mask):
                 mask = difference = None

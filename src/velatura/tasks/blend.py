@@ -13,11 +13,11 @@ import numpy as np
 from pydantic import BeforeValidator, Field
 
 from velatura.errors import InputError
-from velatura.image import Picture, open_image, open_mask, rescaled
+from velatura.image import Picture, in_profile_of, open_image, open_mask, rescaled
 from velatura.ops.gaussian_poisson import divergence
 from velatura.ops.poisson import membrane, ring, solve_dirichlet
 from velatura.ops.resize import resize, sample
-from velatura.ops.seam import Equation, Level, close_seam, correct_tile, is_flat
+from velatura.ops.seam import Equation, Level, close_seam, correct_tile
 from velatura.task import Bands, ImageLike, Input, Params, Progress, Result, Task
 from velatura.tiling import tiles
 
@@ -132,7 +132,7 @@ class Blend(Task):
     def bands(self, images: tuple[Any, ...], params: BlendParams, progress: Progress) -> Bands:
         """Place the piece, solve what needs the whole image, and hand out the rows."""
         source, destination, mask = images
-        piece = place(source, destination, mask, params.at, params.scale)
+        piece = place(in_profile_of(source, destination), destination, mask, params.at, params.scale)
         match params.method:
             case "paste":
                 rows = _paste_rows(piece)
@@ -315,23 +315,32 @@ class Piece:
         if top <= rows[0] and rows[1] <= bottom and left <= cols[0] and cols[1] <= right:
             source = source[rows[0] - top : rows[1] - top, cols[0] - left : cols[1] - left]
         else:
-            index = (
-                np.clip(np.arange(*span) - start, 0, size - 1)
-                for span, start, size in zip((rows, cols), (top, left), self.matte.shape, strict=True)
-            )
+            height, width = self.matte.shape
+            index = np.clip(np.arange(*rows) - top, 0, height - 1), np.clip(np.arange(*cols) - left, 0, width - 1)
             source = source[np.ix_(*index)]
         destination = self.destination.pixels[slice(*rows), slice(*cols)]
         out = np.empty((source.shape[2], *source.shape[:2]), np.float32)
-        for channel, plane in enumerate(out):
-            np.subtract(source[..., channel], destination[..., channel], out=plane, dtype=np.float32)
+        for channel in range(len(out)):
+            np.subtract(source[..., channel], destination[..., channel], out=out[channel], dtype=np.float32)
         out *= np.float32(1 / self.destination.white)
         return out
 
-    def difference(self, rows: tuple[int, int], cols: tuple[int, int]) -> np.ndarray:
-        """Give what the seam has to bridge: `contrast`, fading where the destination has no colour to match."""
-        contrast = self.contrast(rows, cols)
+    def faded(self, contrast: np.ndarray, rows: tuple[int, int], cols: tuple[int, int]) -> np.ndarray:
+        """Let a `contrast` fade where the destination is transparent: there is no colour to match."""
         opacity = self.opacity(rows, cols)
         return contrast if opacity is None else contrast * opacity
+
+    def difference(self, rows: tuple[int, int], cols: tuple[int, int]) -> np.ndarray:
+        """Give what the seam has to bridge: (C, h, w) float32."""
+        return self.faded(self.contrast(rows, cols), rows, cols)
+
+    def flat_share(self, rows: tuple[int, int], cols: tuple[int, int]) -> int | None:
+        """Give 0 where a window holds nothing of the source, 1 where nothing else; None where both."""
+        coverage = self.coverage(rows, cols)
+        low, high = coverage.min(), coverage.max()
+        if low == high == 0:
+            return 0
+        return 1 if low == high == 255 else None
 
 
 def place(
@@ -499,6 +508,9 @@ def _quantized(values: np.ndarray, dtype: np.dtype, white: float) -> np.ndarray:
 def _write(out: np.ndarray, base: np.ndarray, change: np.ndarray, white: float) -> None:
     """Set ``out = base + change``: (h, w, C), (h, w, C), and (C, h, w) in units of white, which is used up."""
     change *= np.float32(white)
+    if out.dtype.kind != "f" and max(change.max(), -change.min()) < 0.499:
+        out[:] = base  # what rounding would give
+        return
     for channel, plane in enumerate(change):
         plane += base[..., channel]
         out[..., channel] = _quantized(plane, out.dtype, white)
@@ -524,7 +536,7 @@ def _seam_rows(piece: Piece, half: Level, equation: Equation) -> Iterator[np.nda
     """Solve the finest level window by window, and add it to the composite."""
     _, height, width = piece.shape
     white = piece.destination.white
-    unseen = 0.0 if piece.destination.pixels.dtype.kind == "f" else 0.499 / white  # rounds to no change
+    unseen = 0.0 if piece.destination.pixels.dtype.kind == "f" else 0.25 / white
     out = np.empty(0)
     for tile in tiles(height, width, equation.side, equation.halo):
         if tile.inner_cols[0] == 0:
@@ -532,30 +544,20 @@ def _seam_rows(piece: Piece, half: Level, equation: Equation) -> Iterator[np.nda
                 yield out
             out = piece.destination.pixels[slice(*tile.inner_rows)].copy()
         outer = tile.outer_rows, tile.outer_cols
-        inner = tile.inner_rows, tile.inner_cols
-        coverage = piece.coverage(*outer)
-        flat = coverage.min() == coverage.max() and coverage[0, 0] in (0, 255)
-        outside = flat and coverage[0, 0] == 0
-        if outside and half.largest(*outer) < unseen / 2:
+        base = piece.destination.pixels[tile.inner]
+        share = piece.flat_share(*outer)
+        if share == 0 and half.largest(*outer) < unseen:
             continue
-        if piece.destination.alpha is not None and not outside:
-            flat = is_flat(piece.mask(*outer))
-        difference = None if flat else piece.difference(*outer)
-        fine = None if flat else piece.mask(*outer)
-        change = correct_tile(fine, difference, half, tile, equation)
-        quiet = max(change.max(), -change.min()) <= unseen
-        if outside and quiet:
-            continue
-        target = out[:, slice(*tile.inner_cols)]
-        if flat and not outside and quiet:
-            target[:] = _source_window(piece, *inner)
-        elif outside or flat:
-            base = piece.destination.pixels[tile.inner] if outside else _source_window(piece, *inner)
-            _write(target, base, change, white)
+        if share is None:
+            mask, contrast = piece.mask(*outer), piece.contrast(*outer)
+            change = correct_tile(mask, piece.faded(contrast, *outer), half, tile, equation)
+            contrast *= mask
+            change += contrast[:, *tile.crop]
         else:
-            contrast = difference if piece.destination.alpha is None else piece.contrast(*outer)
-            change += (contrast * fine)[:, *tile.crop]
-            _write(target, piece.destination.pixels[tile.inner], change, white)
+            change = correct_tile(None, None, half, tile, equation)
+            if share == 1:
+                base = _source_window(piece, tile.inner_rows, tile.inner_cols)
+        _write(out[:, slice(*tile.inner_cols)], base, change, white)
     yield out
 
 
@@ -604,8 +606,8 @@ def _mixed_source(piece: Piece, rows: tuple[int, int], cols: tuple[int, int], fr
     flux = []
     for axis in (-2, -1):
         ours, theirs = (np.diff(planes, axis=axis) for planes in (destination + contrast, destination))
-        # All channels of an edge go together, or colours would mix.
-        stronger = (theirs**2).sum(0) > (ours**2).sum(0)
+        # All channels of an edge go together, or colours would mix; a tie, but for rounding, is the source's.
+        stronger = (theirs**2).sum(0) > (ours**2).sum(0) * (1 + 1e-4) + 1e-10
         full = np.zeros_like(contrast)
         inner = full[:, :-1] if axis == -2 else full[..., :-1]
         np.multiply(theirs - ours, stronger, out=inner)
