@@ -98,8 +98,6 @@ class BlendingGAN(nn.Module):
         if residual:
             # Begin with no correction but the prior's.
             nn.init.zeros_(self.leave.weight)
-            with torch.no_grad():
-                self.leave.bias[12:] = 1.0
 
     def forward(self, composite: Tensor, mask: Tensor) -> Tensor:
         """Blend.
@@ -144,7 +142,7 @@ class BlendingGAN(nn.Module):
         if not self.residual:
             return functional.pixel_shuffle(x, 2) + 0.5
         maps = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-        matrix, offset, trust = maps[:, :9].unflatten(1, (3, 3)), maps[:, 9:12], maps[:, 12:]
+        matrix, offset, trust = maps[:, :9].unflatten(1, (3, 3)), maps[:, 9:12], 1 + maps[:, 12:]
         correction = (matrix * guess[:, None]).sum(dim=2) + offset
         if self.prior:
             correction = correction + trust * (guess - image)
@@ -189,14 +187,18 @@ def seam_prior(composite: Tensor, mask: Tensor) -> Tensor:
             source = torch.where(step > 0, b, a)
             pairs.append((weight, source, a + b - source, axis, distance))
 
-    total = sum(weight.sum((2, 3)) for weight, *_ in pairs)[..., None, None].clamp_min(1e-12)
-    mean_source = sum((w * x).sum((2, 3), keepdim=True) for w, x, _, _, _ in pairs) / total
-    mean_destination = sum((w * y).sum((2, 3), keepdim=True) for w, _, y, _, _ in pairs) / total
-    # .001 is about the variance of texture; it also keeps the map near "no change" where a side has one colour only.
-    spread_source = spread_destination = 0.001 * torch.eye(3, dtype=composite.dtype, device=composite.device)
-    for w, source, destination, _, _ in pairs:
+    total = torch.full_like(mask[:, :, :1, :1], 1e-12)
+    mean_source = mean_destination = torch.zeros_like(composite[:, :, :1, :1])
+    for weight, source, destination, _, _ in pairs:
+        total = total + weight.sum((2, 3), keepdim=True)
+        mean_source = mean_source + (weight * source).sum((2, 3), keepdim=True)
+        mean_destination = mean_destination + (weight * destination).sum((2, 3), keepdim=True)
+    mean_source, mean_destination = mean_source / total, mean_destination / total
+    # The ridge keeps the map near "no change" of contrast where a side has hardly more than one colour.
+    spread_source = spread_destination = 0.0003 * torch.eye(3, dtype=composite.dtype, device=composite.device)
+    for weight, source, destination, _, _ in pairs:
         x, y = (source - mean_source).flatten(2), (destination - mean_destination).flatten(2)
-        share = (w / total).flatten(2)
+        share = (weight / total).flatten(2)
         spread_source = spread_source + (share * x) @ x.transpose(1, 2)
         spread_destination = spread_destination + (share * y) @ y.transpose(1, 2)
     root, inverse_root = _roots(spread_source)
@@ -206,16 +208,18 @@ def seam_prior(composite: Tensor, mask: Tensor) -> Tensor:
         return (matrix @ (colors - mean_source).flatten(2)).reshape(colors.shape) + mean_destination
 
     # What is left at the seam, on the pixels of each pair, and the membrane through it:
-    # minimize sum_pairs w (u - left)^2 + 8 sum |grad u|^2; the stiffness 8 was the best of 1..32.
+    # minimize sum_pairs w (u - left)^2 + 8 sum |grad u|^2. Pairs that differ by much more than 0.2 show two things,
+    # not two lights. 8 and 0.2 were the best of powers of two on training images.
     strongest = torch.stack([weight.amax((1, 2, 3), keepdim=True) for weight, *_ in pairs]).amax(0).clamp_min(1e-12)
     pull, pulled = torch.zeros_like(mask), torch.zeros_like(composite)
     for weight, source, destination, axis, distance in pairs:
-        strength = weight / (8 * strongest)
-        drawn = strength * (destination - change(source))
+        left = destination - change(source)
+        strength = weight / (8 * strongest) / (1 + left.square().sum(1, keepdim=True) / 0.2**2)
+        drawn = strength * left
         for offset in (0, distance):
             pull.narrow(axis, offset, weight.shape[axis]).add_(strength)
             pulled.narrow(axis, offset, weight.shape[axis]).add_(drawn)
-    changed = torch.where(total > 1e-12, change(composite) + _membrane(pull, pulled), composite)
+    changed = torch.where(total > 2e-12, change(composite) + _membrane(pull, pulled), composite)
     return composite + mask * (changed - composite)
 
 

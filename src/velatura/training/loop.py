@@ -198,7 +198,7 @@ def train(
         step, sums, counted, minutes = state["step"], state["sums"], state["counted"], state["minutes"]
 
     chief = fabric.global_rank == 0
-    console = Console(quiet=quiet or not chief, highlight=False)
+    console = Console(quiet=quiet or not chief, highlight=False, soft_wrap=True)
     if chief:
         run.mkdir(parents=True, exist_ok=True)
         settings = {"recipe": recipe.name, "settings": config.model_dump()}
@@ -258,14 +258,15 @@ def train(
             for name, value in figures.items():
                 sums[name] = sums.get(name, 0.0) + value
             counted += 1
-            if step % config.log_every == 0:
+            measured = step % config.held_out_every == 0
+            if step % config.log_every == 0 or measured:
                 row = {f"train/{name}": total / counted for name, total in sums.items()}
                 row["images_per_second"] = counted * config.batch_size * fabric.world_size / (time.monotonic() - logged)
                 row["learning_rate"] = share * config.learning_rate
                 row["minutes"] = minutes + (time.monotonic() - started) / 60
                 sums, counted, logged = {}, 0, time.monotonic()
                 if log:
-                    if step % config.held_out_every == 0:
+                    if measured:
                         row |= measure()
                         console.print(_line(step, config.steps, row))
                     status.update(_line(step, config.steps, row))
@@ -275,11 +276,11 @@ def train(
             out_of_time = max_minutes is not None and time.monotonic() - started > 60 * max_minutes
             # Every process must leave at the same step.
             leave = bool(fabric.all_reduce(torch.tensor(float(out_of_time or stop[0])), reduce_op="sum"))  # type: ignore[arg-type]
-            if leave or time.monotonic() - last_saved > 60 * config.checkpoint_minutes:
-                save()
-                last_saved = time.monotonic()
             if leave:
                 break
+            if time.monotonic() - last_saved > 60 * config.checkpoint_minutes:
+                save()
+                last_saved = time.monotonic()
     final = save()
     fabric.barrier()
     if stop[0]:

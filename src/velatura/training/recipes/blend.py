@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from velatura.errors import InputError
+from velatura.metrics.report import bootstrap
 from velatura.nets.blending_gan import SIZE, BlendingGAN, Critic
 from velatura.ops import masks
 from velatura.ops.relight import random_light, relight
@@ -344,14 +345,14 @@ def evaluate(network: nn.Module, config: BlendConfig, pairs: int = 400, seed: in
     square = torch.from_numpy(masks.centre_square(SIZE, SIZE))
     central = (mask == square).flatten(1).all(1).numpy()
     kinds = {"all": np.ones(pairs, bool), "centre square": central, "irregular": ~central}
+    kinds = {kind: chosen for kind, chosen in kinds.items() if chosen.any()}
 
-    rng = np.random.default_rng(seed)
     rows: dict[str, dict[str, dict[str, list[float]]]] = {kind: {} for kind in kinds}
     for method, images in methods.items():
         images = images.clip(0, 1)
         errors = {"levels": _levels(images, target, mask), "ciede2000": _ciede2000(images, target, mask)}
         for kind, chosen in kinds.items():
-            rows[kind][method] = {unit: _interval(e[chosen], rng) for unit, e in errors.items()}
+            rows[kind][method] = {unit: _interval(e[chosen], seed) for unit, e in errors.items()}
     unchanged = _apply(network, target, mask)
     return {
         "pairs": pairs,
@@ -403,10 +404,9 @@ def _ciede2000(images: Tensor, target: Tensor, mask: Tensor) -> NDArray[np.float
     return (deltaE_ciede2000(a, b) * inside).sum((1, 2)) / inside.sum((1, 2))
 
 
-def _interval(values: NDArray[np.float64], rng: np.random.Generator) -> list[float]:
-    """Mean and its 95 % bootstrap interval."""
-    means = values[rng.integers(len(values), size=(2000, len(values)))].mean(axis=1)
-    return [float(values.mean()), *(float(q) for q in np.quantile(means, [0.025, 0.975]))]
+def _interval(values: NDArray[np.float64], seed: int) -> list[float]:
+    interval = bootstrap(values, seed=seed)
+    return [interval.value, interval.low, interval.high]
 
 
 def _crop(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
