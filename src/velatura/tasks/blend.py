@@ -334,6 +334,24 @@ class Piece:
         """Give what the seam has to bridge: (C, h, w) float32."""
         return self.faded(self.contrast(rows, cols), rows, cols)
 
+    def thinned(self, rows: tuple[int, int], cols: tuple[int, int], most: int) -> Piece:
+        """Take every k-th row and column of a window, so that twice ``most`` of them or fewer are left."""
+        origin = rows[0], cols[0]
+        steps = [max((stop - start) // most, 1) for start, stop in (rows, cols)]
+        # Source and destination must be thinned on the same grid.
+        first = [
+            (start - corner) % step for start, corner, step in zip(origin, (self.top, self.left), steps, strict=True)
+        ]
+        top, left = (
+            (corner + skip - start) // step
+            for corner, skip, start, step in zip((self.top, self.left), first, origin, steps, strict=True)
+        )
+        grid = slice(first[0], None, steps[0]), slice(first[1], None, steps[1])
+        window = slice(*rows, steps[0]), slice(*cols, steps[1])
+        alpha = self.destination.alpha
+        destination = Picture(self.destination.pixels[window], None if alpha is None else alpha[window])
+        return Piece(self.source[grid], self.matte[grid], top, left, self.support, destination)
+
     def flat_share(self, rows: tuple[int, int], cols: tuple[int, int]) -> int | None:
         """Give 0 where a window holds nothing of the source, 1 where nothing else; None where both."""
         coverage = self.coverage(rows, cols)
@@ -456,43 +474,17 @@ def shrink(piece: Piece, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray,
         first = min(max((start + stop - extent) // 2, 0), whole - extent)
         spans.append((first, first + extent))
     rows, cols = spans
-    height, width = rows[1] - rows[0], cols[1] - cols[0]
-    # Blocks of whole pixels first, in bands: the exact average of what is left costs little.
-    block = max(height // (4 * size), 1), max(width // (4 * size), 1)
-    channels = piece.shape[0]
-    parts: list[np.ndarray] = []
-    step = max(STRIP // block[0], 1) * block[0]
-    for top in range(rows[0], rows[1], step):
-        band = top, min(top + step, rows[1])
-        mask = piece.mask(band, cols)
-        pixels = piece.destination.pixels[slice(*band), slice(*cols)]
-        planes = np.empty((2 * channels + 1, *mask.shape), np.float32)
-        planes[0] = mask
-        planes[1 : 1 + channels] = np.moveaxis(pixels, -1, 0)
-        planes[1 : 1 + channels] *= np.float32(1 / piece.destination.white)
-        if mask.any():
-            np.multiply(piece.contrast(band, cols), mask, out=planes[1 + channels :])
-        else:
-            planes[1 + channels :] = 0
-        parts.append(_block_mean(planes, *block))
-    planes = np.concatenate(parts, 1)
-    planes = np.stack([resize(plane, size, size, "area") for plane in planes])
-    mask, destination, change = planes[:1], planes[1 : 1 + channels], planes[1 + channels :]
+    thin = piece.thinned(rows, cols, 12 * size)
+    channels, height, width = thin.shape
+    mask = thin.mask((0, height), (0, width))
+    pixels = np.moveaxis(thin.destination.pixels, -1, 0) * np.float32(1 / piece.destination.white)
+    change = thin.contrast((0, height), (0, width)) * mask
+    mask, *planes = (resize(plane, size, size, "area") for plane in (mask, *pixels, *change))
+    destination, change = np.stack(planes[:channels]), np.stack(planes[channels:])
     composite = destination + change
     if channels == 1:
         composite, destination = np.repeat(composite, 3, 0), np.repeat(destination, 3, 0)
-    return composite, destination, mask, (rows[0], cols[0], height, width)
-
-
-def _block_mean(planes: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Average blocks; the last ones may be smaller."""
-    for axis, step in ((1, height), (2, width)):
-        if step > 1:
-            starts = np.arange(0, planes.shape[axis], step)
-            count = np.diff(np.append(starts, planes.shape[axis])).astype(np.float32)
-            planes = np.add.reduceat(planes, starts, axis)
-            planes /= count[:, None] if axis == 1 else count
-    return planes
+    return composite, destination, mask[None], (rows[0], cols[0], rows[1] - rows[0], cols[1] - cols[0])
 
 
 # --- rows of the result --------------------------------------------------------------------------------------------
