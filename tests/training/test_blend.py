@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -187,7 +189,15 @@ def test_training_lowers_the_loss(config, tmp_path):
     """Without the prior there is something to learn in a minute."""
     recipe = blend.Blend(
         config.model_copy(
-            update={"steps": 160, "prior": False, "adversarial": 0.0, "learning_rate": 2e-3, "warmup": 5, "ema": 0.9}
+            update={
+                "steps": 160,
+                "prior": False,
+                "foreign_share": 0.0,
+                "adversarial": 0.0,
+                "learning_rate": 2e-3,
+                "warmup": 5,
+                "ema": 0.9,
+            }
         )
     )
     before = recipe.held_out(recipe.networks["generator"])
@@ -245,6 +255,21 @@ def test_the_papers_setting_is_found_by_name(data_folder, tmp_path):
 def test_a_run_without_checkpoint_is_told(tmp_path):
     with pytest.raises(ModelError, match="no complete checkpoint"):
         recipes.load_run(tmp_path)
+
+
+def test_without_lightning_it_says_what_to_install(data_folder, tmp_path):
+    code = f"""
+import sys
+sys.modules["lightning"] = None
+from velatura.errors import MachineError
+from velatura.training import recipes
+try:
+    recipes.run("blend", {str(tmp_path)!r}, settings=["data={data_folder}"])
+except MachineError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "pip install 'velatura[train]'" in done.stdout, done.stderr
 
 
 def test_critic_fits_the_loss():

@@ -146,3 +146,10 @@ def test_learning_rate_ends_where_it_should():
 def test_two_processes_train_one_network(tmp_path):
     assert run_apart(tmp_path, 4, "--devices", 2).returncode == 0
     assert checkpoint.load(checkpoint.latest(tmp_path))[1]["step"] == 4
+
+
+def test_a_batch_that_fails_is_told(tmp_path):
+    recipe = Tiny(config(11))
+    recipe.batch = lambda step, rank: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        train(recipe, tmp_path, quiet=True)

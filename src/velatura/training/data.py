@@ -14,6 +14,7 @@ import tomllib
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -56,11 +57,10 @@ class Images:
         shape = self.shapes[index]
         return self.pixels[start : start + int(shape.prod())].reshape(shape)
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def _starts(self) -> NDArray[np.int64]:
         ends = np.cumsum(self.shapes.prod(axis=1))
-        object.__setattr__(self, "_starts", np.concatenate([[0], ends[:-1]]).astype(np.int64))
-
-    _starts: NDArray[np.int64] = None  # type: ignore[assignment]
+        return np.concatenate([[0], ends[:-1]]).astype(np.int64)
 
 
 def data_folder(given: str | Path | None) -> Path:
@@ -172,6 +172,7 @@ def held_out(name: str, key: str) -> bool:
     return int.from_bytes(digest, "big") / 2**64 < rule["share"]
 
 
+@cache
 def _rules() -> dict[str, dict]:
     return tomllib.loads(Path(__file__).with_name("splits.toml").read_text("utf-8"))
 

@@ -23,6 +23,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,10 @@ class Recipe(Protocol):
         ...
 
     def batch(self, step: int, rank: int) -> tuple[Tensor, ...]:
-        """The batch of a step (and process), on the CPU; a function of its arguments and the seed alone."""
+        """The batch of a step (and process), on the CPU; a function of its arguments and the config's seed alone.
+
+        It is drawn in a thread beside the step before, so it must leave torch's own generator alone.
+        """
         ...
 
     def step(self, training: Training, batch: tuple[Tensor, ...], step: int) -> dict[str, Tensor]:
@@ -231,14 +235,16 @@ def train(
         before = measure()
         log.write({"step": 0, **before})
         console.print(_line(0, config.steps, before))
-    with _stop_signals() as stop, console.status("") as status:
+    rank = fabric.global_rank
+    with _stop_signals() as stop, console.status("") as status, ThreadPoolExecutor(1) as aside:
+        coming = aside.submit(recipe.batch, step, rank)
         while step < config.steps:
-            rank = fabric.global_rank
             torch.manual_seed(int(np.random.SeedSequence((config.seed, step, rank)).generate_state(1)[0]))
             batch = tuple(
                 tensor.to(fabric.device, memory_format=layout) if tensor.ndim == 4 else tensor.to(fabric.device)
-                for tensor in recipe.batch(step, rank)
+                for tensor in coming.result()
             )
+            coming = aside.submit(recipe.batch, step + 1, rank)
             share = learning_rate(config, step) / config.learning_rate
             for name, optimizer in optimizers.items():
                 for group, peak in zip(optimizer.param_groups, peaks[name], strict=True):

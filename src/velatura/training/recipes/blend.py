@@ -3,12 +3,14 @@
 GP-GAN (Wu et al. 2017, arXiv 1703.07195) trains on two photographs of one scene: the centre square of one is
 pasted into the other, and the network is to give that other photograph back, ``L = 0.999 L2 + 0.001 L_adv``. Its
 photographs (Transient Attributes, 101 webcams) are the user's to bring: `blend_paper.toml`, with ``scenes`` naming a
-folder that has one folder per scene. Without them, the two photographs are one photograph in two random lights.
+folder that has one folder per scene. Without them, the two photographs are one photograph in two random lights; in a
+quarter of the pairs the source is another photograph altogether, as it mostly is when people blend: there the network
+learns to take over the light that both should share, and to trust the seam less.
 
-Differs from the paper: relit pairs; masks of all shapes, not the centre square alone; the critic is trained as
-often as the generator and begins late (`critic_from`), because a weight of 0.001 only matters near the end; Adam
-for both; L2 is averaged over the source's pixels (elsewhere the error is zero by construction) and is the norm, not its
-square, so that the few pairs that nothing can save do not decide.
+Differs from the paper: relit and foreign pairs; masks of all shapes, not the centre square alone; the critic is
+trained as often as the generator and begins late (`critic_from`), because a weight of 0.001 only matters near the end;
+Adam for both; L2 is averaged over the source's pixels (elsewhere the error is zero by construction) and is the norm,
+not its square, so that the few pairs that nothing can save do not decide.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -34,8 +36,10 @@ from velatura.nets.blending_gan import SIZE, BlendingGAN, Critic
 from velatura.ops import masks
 from velatura.ops.relight import random_light, relight
 from velatura.training import data
-from velatura.training.loop import Training
 from velatura.training.recipe import TrainConfig
+
+if TYPE_CHECKING:  # measuring a network needs no Lightning
+    from velatura.training.loop import Training
 
 __all__ = ["Blend", "BlendConfig", "Pairs", "evaluate", "poisson"]
 
@@ -73,6 +77,7 @@ class BlendConfig(TrainConfig):
     strength: float = Field(1.0, ge=0, le=1.5, description="strength of the relighting")
     identity_share: float = Field(0.1, ge=0, le=1, description="pairs in which nothing changes")
     moved_share: float = Field(0.1, ge=0, le=1, description="pairs whose source is another crop of the image")
+    foreign_share: float = Field(0.25, ge=0, le=1, description="pairs whose source is another photograph")
     centre_share: float = Field(0.2, ge=0, le=1, description="centre squares; 1 = the paper's masks only")
     soft_share: float = Field(0.2, ge=0, le=1, description="masks with soft edges")
     held_out_pairs: int = Field(240, ge=1, description="pairs measured while training")
@@ -101,7 +106,9 @@ class Pairs:
                 data.read_set(folder, name, side, under=under, shortest=LARGEST_CROP) for _, name, under in SETS
             ]
 
-    def draw(self, rng: np.random.Generator, n: int, *, plain: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def draw(
+        self, rng: np.random.Generator, n: int, *, plain: bool = False, foreign: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Draw `n` pairs.
 
         Parameters
@@ -112,6 +119,8 @@ class Pairs:
             How many.
         plain : bool
             For measuring: hard masks, half of them centre squares, every pair aligned and changed.
+        foreign : bool
+            With ``plain``: every source is another photograph, so that nothing continues across the seam.
 
         Returns
         -------
@@ -122,7 +131,13 @@ class Pairs:
         config = self.config
         if plain:
             config = config.model_copy(
-                update={"identity_share": 0, "moved_share": 0, "centre_share": 0.5, "soft_share": 0}
+                update={
+                    "identity_share": 0,
+                    "moved_share": 0,
+                    "foreign_share": float(foreign),
+                    "centre_share": 0.5,
+                    "soft_share": 0,
+                }
             )
         mask = torch.from_numpy(
             np.stack(
@@ -136,7 +151,7 @@ class Pairs:
             source, target = self._photographs(rng, n)
             destination = target
         else:
-            images, others = self._crops(rng, n, config.moved_share)
+            images, others = self._crops(rng, n, config)
             light, other_light = (
                 random_light(n, SIZE, SIZE, rng, strength=config.strength).map(torch.from_numpy) for _ in range(2)
             )
@@ -147,17 +162,26 @@ class Pairs:
             target = wanted * mask + destination * (1 - mask)
         return source * mask + destination * (1 - mask), mask, target, source
 
-    def _crops(self, rng: np.random.Generator, n: int, moved_share: float) -> tuple[Tensor, Tensor]:
-        """A crop each for destination and source: the same one, or of the same image."""
-        shares = np.array([share for share, _, _ in SETS])
+    def _crops(self, rng: np.random.Generator, n: int, config: BlendConfig) -> tuple[Tensor, Tensor]:
+        """A crop each for destination and source: the same one, another of the same image, or of another image."""
         crops = np.empty((2, n, SIZE, SIZE, 3), np.uint8)
-        for i, chosen in enumerate(rng.choice(len(shares), n, p=shares / shares.sum())):
-            images = self.sets[chosen]
-            image = images[int(rng.integers(len(images)))]
+        for i in range(n):
+            image = self._image(rng)
             crops[0, i] = _crop(image, rng)
-            crops[1, i] = _crop(image, rng) if rng.random() < moved_share else crops[0, i]
+            kind = rng.random()
+            if kind < config.foreign_share:
+                crops[1, i] = _crop(self._image(rng), rng)
+            elif kind < config.foreign_share + config.moved_share:
+                crops[1, i] = _crop(image, rng)
+            else:
+                crops[1, i] = crops[0, i]
         tensor = torch.from_numpy(crops).permute(0, 1, 4, 2, 3).float() / 255
         return tensor[0], tensor[1]
+
+    def _image(self, rng: np.random.Generator) -> NDArray[np.uint8]:
+        shares = np.array([share for share, _, _ in SETS])
+        images = self.sets[rng.choice(len(shares), p=shares / shares.sum())]
+        return images[int(rng.integers(len(images)))]
 
     def _photographs(self, rng: np.random.Generator, n: int) -> tuple[Tensor, Tensor]:
         """Two photographs of one scene, cropped alike."""
@@ -335,24 +359,20 @@ def evaluate(network: nn.Module, config: BlendConfig, pairs: int = 400, seed: in
     -------
     dict
         ``rows[mask kind][method][unit]`` = mean, low, high (95 %, bootstrap over pairs), units ``levels`` (mean
-        absolute difference, 0..255) and ``ciede2000``; ``identity``: largest and mean change in levels where source and
-        destination already agree; ``pairs`` and ``seed``.
+        absolute difference, 0..255) and ``ciede2000``; the kind ``other photo`` has sources from another photograph,
+        where the target is that photograph in the destination's light; ``identity``: largest and mean change in
+        levels where source and destination already agree; ``pairs`` and ``seed``.
     """
     held = Pairs(config, "held-out")
     composite, mask, target, source = held.draw(np.random.default_rng(seed), pairs, plain=True)
-    perez = torch.stack([poisson(*one) for one in zip(source, target, mask, strict=True)])
-    methods = {"paste": composite, "poisson": perez, "ours": _apply(network, composite, mask)}
     square = torch.from_numpy(masks.centre_square(SIZE, SIZE))
     central = (mask == square).flatten(1).all(1).numpy()
     kinds = {"all": np.ones(pairs, bool), "centre square": central, "irregular": ~central}
-    kinds = {kind: chosen for kind, chosen in kinds.items() if chosen.any()}
-
-    rows: dict[str, dict[str, dict[str, list[float]]]] = {kind: {} for kind in kinds}
-    for method, images in methods.items():
-        images = images.clip(0, 1)
-        errors = {"levels": _levels(images, target, mask), "ciede2000": _ciede2000(images, target, mask)}
-        for kind, chosen in kinds.items():
-            rows[kind][method] = {unit: _interval(e[chosen], seed) for unit, e in errors.items()}
+    rows = _errors(network, (composite, mask, target, source), kinds, seed)
+    if held.sets:
+        # Two photographs have nothing in common but the light that they should be in.
+        others = held.draw(np.random.default_rng(seed + 1), pairs, plain=True, foreign=True)
+        rows |= _errors(network, others, {"other photo": np.ones(pairs, bool)}, seed)
     unchanged = _apply(network, target, mask)
     return {
         "pairs": pairs,
@@ -363,6 +383,25 @@ def evaluate(network: nn.Module, config: BlendConfig, pairs: int = 400, seed: in
             "max": float((unchanged - target).abs().max() * 255),
         },
     }
+
+
+def _errors(
+    network: nn.Module,
+    pairs: tuple[Tensor, Tensor, Tensor, Tensor],
+    kinds: dict[str, NDArray[np.bool_]],
+    seed: int,
+) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Errors of every method on every kind of pair: ``[kind][method][unit]`` = mean, low, high."""
+    composite, mask, target, source = pairs
+    perez = torch.stack([poisson(*one) for one in zip(source, target, mask, strict=True)])
+    methods = {"paste": composite, "poisson": perez, "ours": _apply(network, composite, mask)}
+    rows: dict[str, dict[str, dict[str, list[float]]]] = {kind: {} for kind, chosen in kinds.items() if chosen.any()}
+    for method, images in methods.items():
+        images = images.clip(0, 1)
+        errors = {"levels": _levels(images, target, mask), "ciede2000": _ciede2000(images, target, mask)}
+        for kind, row in rows.items():
+            row[method] = {unit: _interval(error[kinds[kind]], seed) for unit, error in errors.items()}
+    return rows
 
 
 def table(scores: dict[str, Any]) -> str:
