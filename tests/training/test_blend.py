@@ -56,6 +56,19 @@ def test_pairs_to_measure_are_aligned_and_hard(config):
     assert likeness.median() > 0.8
 
 
+def test_foreign_sources_are_other_photographs(config):
+    """Their brightness does not go together with the destination's, beyond what any two photographs share."""
+    pairs = blend.Pairs(config, "train")
+    likeness = []
+    for foreign in (False, True):
+        _, _, target, source = pairs.draw(np.random.default_rng(0), 40, plain=True, foreign=foreign)
+        outside = [x.mean(1)[:, :12].flatten(1) for x in (target, source)]
+        outside = [x - x.mean(1, keepdim=True) for x in outside]
+        likeness.append(torch.nn.functional.cosine_similarity(*outside).median())
+    assert likeness[0] > 0.8
+    assert likeness[1] < 0.4
+
+
 def test_a_batch_is_a_function_of_seed_and_step(config):
     first, second = blend.Blend(config), blend.Blend(config)
     first.batch(6, 0)
@@ -147,6 +160,7 @@ def test_evaluate_knows_a_perfect_and_an_idle_network(config):
         assert perfect["rows"]["all"]["ours"][unit][0] == pytest.approx(0, abs=1e-6)
         assert idle["rows"]["all"]["poisson"][unit][0] < idle["rows"]["all"]["paste"][unit][0]
     assert idle["identity"] == {"mean": 0, "max": 0}
+    assert list(idle["rows"]) == ["all", "centre square", "irregular", "other photo"]
     assert "centre square  poisson" in blend.table(idle)
     json.dumps(idle)
 
@@ -260,11 +274,12 @@ def test_a_run_without_checkpoint_is_told(tmp_path):
 def test_without_lightning_it_says_what_to_install(data_folder, tmp_path):
     code = f"""
 import sys
+from pathlib import Path
 sys.modules["lightning"] = None
 from velatura.errors import MachineError
 from velatura.training import recipes
 try:
-    recipes.run("blend", {str(tmp_path)!r}, settings=["data={data_folder}"])
+    recipes.run("blend", Path({str(tmp_path)!r}), settings=["data={data_folder}"])
 except MachineError as error:
     print(error)
 """

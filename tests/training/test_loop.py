@@ -117,6 +117,12 @@ def test_an_existing_run_is_not_overwritten(unbroken):
         train(Tiny(config(11)), unbroken, quiet=True)
 
 
+def test_a_file_is_no_run(tmp_path):
+    (tmp_path / "run").write_text("a note")
+    with pytest.raises(InputError, match="is a file; expected a folder"):
+        train(Tiny(config(11)), tmp_path / "run", quiet=True)
+
+
 def test_other_networks_are_refused(unbroken):
     other = Tiny(config(11))
     other.networks["critic"] = torch.nn.Linear(3, 1)

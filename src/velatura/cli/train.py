@@ -18,7 +18,9 @@ def train(
     config: Annotated[
         Path | None, Parameter(metavar="FILE", help="TOML of settings; blend_paper is the paper's own.")
     ] = None,
-    set: Annotated[tuple[str, ...], Parameter(metavar="KEY=VALUE", help="One setting; may be repeated.")] = (),
+    set: Annotated[
+        tuple[str, ...], Parameter(negative="", metavar="KEY=VALUE", help="One setting; may be repeated.")
+    ] = (),
     resume: Annotated[bool, Parameter(negative="", help="Go on from the run's last checkpoint.")] = False,
     max_minutes: Annotated[float | None, Parameter(metavar="M", help="Save and stop after so many minutes.")] = None,
     quiet: Annotated[bool, Parameter(negative="", help="Print nothing but errors.")] = False,

@@ -168,6 +168,8 @@ def train(
     """
     config: TrainConfig = recipe.config
     started = time.monotonic()
+    if run.exists() and not run.is_dir():
+        raise InputError(f"run {run} is a file; expected a folder, new or of a run")
     if checkpoint.latest(run) and not resume:
         raise InputError(f"run {run} exists: go on with --resume, or name another folder")
     if config.threads:
