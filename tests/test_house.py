@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "velatura"
 
 # A floor, and the floors that it may use beside itself. `cli` and `studio` stand on top and may use all.
-_GROUND = {"errors", "tiling", "device", "image", "task", "schema", "catalog"}
+_GROUND = {"errors", "tiling", "device", "image", "task", "schema", "catalog", "placement"}
 _MATHEMATICS = {"nets", "ops", "losses", "faces"}
 MAY_USE = {
     "errors": set(),
@@ -34,6 +34,7 @@ MAY_USE = {
     "nets": {"errors", "ops"},
     "losses": {"errors", "ops", "nets"},
     "metrics": {"errors", "losses", "nets"},
+    "placement": {"errors", "image", "ops"},
     "faces": _GROUND | {"nets", "ops"},
     "training": {"errors", "losses", "metrics", "nets", "ops"},
     "tasks": _GROUND | _MATHEMATICS,
@@ -50,7 +51,7 @@ IMPURE_CALLS = {"open", "print"}
 IMPURE_OF_TORCH = {"cuda", "device", "load", "save"}
 
 # These must stay quick to import.
-WITHOUT_TORCH = ("image", "tiling", "task", "catalog", "batch", "ops")
+WITHOUT_TORCH = ("image", "tiling", "task", "catalog", "batch", "ops", "placement")
 
 # What an application has under its basename, beside tasks/X.py.
 COLUMN = (
