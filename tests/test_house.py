@@ -30,6 +30,7 @@ MAY_USE = {
     "task": {"errors", "tiling", "device", "image"},
     "schema": {"errors", "task"},
     "catalog": {"errors"},
+    "samples": {"ops"},
     "ops": {"errors", "tiling"},
     "nets": {"errors", "ops"},
     "losses": {"errors", "ops", "nets"},

@@ -1,0 +1,138 @@
+"""Scenes made from the photographs that come with scikit-image, for the demo, the examples and the docs.
+
+Nothing is downloaded: the photographs lie inside the scikit-image package. A scene is a piece of one photograph, the
+mask that cuts it out, and its place in another photograph, as `velatura.blend` takes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter
+from skimage import data
+
+from velatura.ops.relight import identity_light, relight
+from velatura.ops.resize import resize
+
+__all__ = ["SCENES", "Scene", "cat", "galaxies", "light", "rocket", "soft_mask"]
+
+Pixels = NDArray[np.uint8]
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """What one blend needs.
+
+    Attributes
+    ----------
+    title : str
+        What is done, in a few words.
+    source, destination : numpy.ndarray
+        (h, w, 3) and (H, W, 3) uint8.
+    mask : numpy.ndarray
+        (h, w) uint8, 255 = take the source.
+    at : tuple of int
+        X and Y of the source's top left corner in the destination.
+    scale : float
+        By which the source is enlarged before that.
+
+    Examples
+    --------
+    >>> from velatura import blend
+    >>> scene = galaxies()
+    >>> result = blend(
+    ...     scene.source, scene.destination, scene.mask, at=scene.at, scale=scene.scale, method="poisson"
+    ... )
+    >>> result.image.shape
+    (427, 640, 3)
+    """
+
+    title: str
+    source: Pixels
+    mask: Pixels
+    destination: Pixels
+    at: tuple[int, int] = (0, 0)
+    scale: float = 1.0
+
+
+def galaxies() -> Scene:
+    """Galaxies of the Hubble deep field in the evening sky over a rocket: their black sky has to become blue."""
+    source = data.hubble_deep_field()[20:190, 210:660]
+    # The upper edge lies outside of the destination: the seam runs below and beside.
+    mask = soft_mask(source, _ellipse((225, 40), (195, 92)), softness=12)
+    return Scene("galaxies over the launch pad", source, mask, data.rocket(), at=(95, -40))
+
+
+def cat() -> Scene:
+    """A cat looks out of the coffee, and takes its colour."""
+    source = data.chelsea()
+    mask = soft_mask(source, _ellipse((240, 165), (130, 97)), softness=6)
+    cup = _enlarged(data.coffee()[10:220, 140:440], 2)
+    return Scene("a cat in the coffee", source, mask, cup, at=(86, 132), scale=0.85)
+
+
+def rocket() -> Scene:
+    """A second rocket beside the first, where the sky is lighter."""
+    source = data.rocket()[110:, 284:356]
+    outline = [(26, 8), (36, 2), (48, 8), (58, 60), (60, 236), (60, 318), (0, 318), (0, 244), (10, 230), (14, 60)]
+    return Scene("a second rocket", source, soft_mask(source, outline, softness=2), data.rocket(), at=(220, 110))
+
+
+def light() -> Scene:
+    """One photograph in two lights: the destination itself is what should come out."""
+    destination = data.astronaut()
+    planes = np.moveaxis(destination, -1, 0)[None].astype(np.float32) / 255
+    plain = identity_light(1, *destination.shape[:2])
+    warm = np.array([1.0, 0.85, 0.65], np.float32)[:, None, None]
+    evening = replace(plain, gain=plain.gain * warm, contrast=plain.contrast * 0.85)
+    source = np.rint(np.moveaxis(relight(planes, evening)[0] * 255, 0, -1)).astype(np.uint8)
+    # With a strip of the wall and of the suit, so that both sides of the seam show the same.
+    outline = [(228, 3), (292, 14), (322, 60), (316, 130), (306, 165), (330, 210), (336, 262), (300, 312), (215, 324)]
+    outline += [(130, 302), (90, 250), (92, 190), (122, 148), (140, 135), (130, 90), (144, 28), (180, 6)]
+    return Scene("one photograph in two lights", source, soft_mask(source, outline, softness=2), destination)
+
+
+#: All scenes, by the names that the demo gives their folders.
+SCENES: dict[str, Callable[[], Scene]] = {scene.__name__: scene for scene in (galaxies, cat, rocket, light)}
+
+
+def soft_mask(image: Pixels, outline: Sequence[Point], softness: float) -> Pixels:
+    """Fill a polygon and soften its edge.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        (h, w, C), of which the mask takes the size.
+    outline : sequence of (float, float)
+        Corners, X and Y in px; those outside of the image are cut off.
+    softness : float
+        Standard deviation of the Gaussian, px.
+
+    Returns
+    -------
+    numpy.ndarray
+        (h, w) uint8.
+
+    Examples
+    --------
+    >>> soft_mask(np.zeros((3, 5, 3), np.uint8), [(1, 0), (3, 0), (3, 2), (1, 2)], softness=0)[0].tolist()
+    [0, 255, 255, 255, 0]
+    """
+    drawn = Image.new("L", (image.shape[1], image.shape[0]))
+    ImageDraw.Draw(drawn).polygon([(round(x), round(y)) for x, y in outline], fill=255)
+    return np.asarray(drawn.filter(ImageFilter.GaussianBlur(softness)))
+
+
+def _ellipse(centre: Point, half_axes: Point) -> list[Point]:
+    """Give the corners of a polygon that nobody tells from an ellipse."""
+    (x, y), (a, b) = centre, half_axes
+    return [(x + a * np.cos(angle), y + b * np.sin(angle)) for angle in np.linspace(0, 2 * np.pi, 360)]
+
+
+def _enlarged(image: Pixels, factor: int) -> Pixels:
+    height, width = image.shape[:2]
+    return np.rint(resize(image, factor * height, factor * width).clip(0, 255)).astype(np.uint8)

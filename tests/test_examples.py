@@ -1,0 +1,37 @@
+"""The examples run as they stand, in a folder of their own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(name: str, folder: Path) -> str:
+    done = subprocess.run([sys.executable, EXAMPLES / name], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_blend(tmp_path: Path):
+    said = run("blend.py", tmp_path)
+    assert "blended: ndarray, (420, 600, 3), uint8" in said
+    assert "blending: 420 of 420 rows" in said
+    assert "refused: source: got 451x300" in said
+    folder = tmp_path / "velatura-example"
+    methods = [np.asarray(Image.open(folder / f"{name}.png")) for name in ("paste", "poisson", "mixed", "gp-gan")]
+    assert all(not np.array_equal(a, b) for i, a in enumerate(methods) for b in methods[:i])
+    assert np.array_equal(np.asarray(Image.open(folder / "blended.tif")), methods[-1])
+    assert [path.name for path in tmp_path.iterdir()] == ["velatura-example"]
+    run("blend.py", tmp_path)  # a second time
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_every_example_is_tested(path: Path):
+    assert f"test_{path.stem}" in globals()
