@@ -49,7 +49,7 @@ def test_without_prior_it_begins_as_the_identity(square):
 def test_with_prior_it_begins_as_the_prior(square):
     composite = smooth_images(2)
     mask = square.expand(2, -1, -1, -1)
-    expected = seam_prior(composite, mask).clamp(0, 1)
+    expected = seam_prior(composite, mask)[0].clamp(0, 1)
     torch.testing.assert_close(BlendingGAN(width=8, bottleneck=16)(composite, mask), expected)
 
 
@@ -76,13 +76,13 @@ def test_critic_scores_every_image():
 def test_prior_without_a_seam_is_the_composite():
     composite = torch.rand(1, 3, 64, 64)
     for mask in (torch.zeros(1, 1, 64, 64), torch.ones(1, 1, 64, 64)):
-        torch.testing.assert_close(seam_prior(composite, mask), composite)
+        torch.testing.assert_close(seam_prior(composite, mask)[0], composite)
 
 
 def test_prior_of_two_flat_colours_is_the_destinations(square):
     destination, source = torch.tensor([0.2, 0.5, 0.7])[:, None, None], torch.tensor([0.6, 0.4, 0.1])[:, None, None]
     composite = source * square + destination * (1 - square)
-    torch.testing.assert_close(seam_prior(composite, square), destination.expand(1, 3, 64, 64), atol=1e-5, rtol=0)
+    torch.testing.assert_close(seam_prior(composite, square)[0], destination.expand(1, 3, 64, 64), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("sigma", "left"), [(0, 0.2), (0.7, 0.5)])
@@ -91,9 +91,22 @@ def test_prior_undoes_a_change_of_light(square, sigma, left):
     source = 0.1 + 0.6 * target * torch.tensor([1.1, 0.9, 0.8])[:, None, None]
     mask = torch.from_numpy(soften(square[0, 0].numpy(), sigma))[None, None] if sigma else square
     composite = source * mask + target * (1 - mask)
-    guess = seam_prior(composite, mask.expand(8, -1, -1, -1))
+    guess, _ = seam_prior(composite, mask.expand(8, -1, -1, -1))
     error, before = ((mask * (image - target)).abs().mean().item() for image in (guess, composite))
     assert error < left * before
+
+
+def test_prior_knows_one_scene_from_two(square):
+    target = smooth_images(16)
+    source = 0.1 + 0.6 * target * torch.tensor([1.1, 0.9, 0.8])[:, None, None]
+    foreign = source.roll(1, 0)
+    one, two = (
+        seam_prior(piece * square + target * (1 - square), square.expand(16, -1, -1, -1))[1]
+        for piece in (source, foreign)
+    )
+    assert one.shape == (16, 2, 1, 1)
+    assert one[:, 0].mean() > 0.8 > two[:, 0].mean() + 0.4
+    assert one[:, 1].mean() < 0.5 * two[:, 1].mean()
 
 
 def test_prior_leaves_its_input_alone(square):

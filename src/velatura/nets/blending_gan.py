@@ -78,7 +78,7 @@ class BlendingGAN(nn.Module):
         widths = [width, 2 * width, 3 * width, 4 * width, 4 * width]  # at 32, 16, 8, 4 and 2 pixels
 
         # The first layer takes blocks of 2x2 pixels as channels: most of the work then is done at 32x32.
-        inputs = 3 + 4 * see_mask + 3 * self.prior
+        inputs = 3 + 4 * see_mask + 5 * self.prior
         self.enter = nn.Conv2d(4 * inputs, widths[0], 3, padding=1)
         self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 4, stride=2, padding=1) for fine, coarse in pairwise(widths))
         self.squeeze = nn.Conv2d(widths[-1], bottleneck, 2)
@@ -122,8 +122,10 @@ class BlendingGAN(nn.Module):
             seen += [mask - 0.5, image * mask]
         if self.prior:
             with torch.autocast(composite.device.type, enabled=False):
-                guess = seam_prior(composite, mask).clamp(0, 1) - 0.5
-            seen.append(guess - image)
+                guess, alike = seam_prior(composite, mask)
+                guess = guess.clamp(0, 1) - 0.5
+            # A convolution would have to find out by itself whether the seam can be trusted.
+            seen += [guess - image, alike.expand(-1, -1, *image.shape[2:])]
         x = functional.leaky_relu(self.enter(functional.pixel_unshuffle(torch.cat(seen, dim=1), 2)), 0.2)
         maps = [x]
         for layer in self.down:
@@ -150,7 +152,7 @@ class BlendingGAN(nn.Module):
 
 
 @torch.no_grad()
-def seam_prior(composite: Tensor, mask: Tensor) -> Tensor:
+def seam_prior(composite: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """The change of colours that makes the two sides of the seam agree, without any learning.
 
     Two neighbouring pixels, one of the source and one of the destination, show nearly the same thing in two
@@ -168,8 +170,11 @@ def seam_prior(composite: Tensor, mask: Tensor) -> Tensor:
 
     Returns
     -------
-    Tensor, (N, 3, H, W)
+    changed : Tensor, (N, 3, H, W)
         The composite with its source changed; not clipped. Without any seam: the composite.
+    alike : Tensor, (N, 2, 1, 1)
+        Whether the two sides show one thing: the correlation of their colours, -1..1, high for one scene in two
+        lights and near 0 for two scenes; and the distance that the change leaves between them, 0..1.
 
     Notes
     -----
@@ -196,11 +201,13 @@ def seam_prior(composite: Tensor, mask: Tensor) -> Tensor:
     mean_source, mean_destination = mean_source / total, mean_destination / total
     # The ridge keeps the map near "no change" of contrast where a side has hardly more than one colour.
     spread_source = spread_destination = 0.0003 * torch.eye(3, dtype=composite.dtype, device=composite.device)
+    common = torch.zeros_like(total)
     for weight, source, destination, _, _ in pairs:
         x, y = (source - mean_source).flatten(2), (destination - mean_destination).flatten(2)
         share = (weight / total).flatten(2)
         spread_source = spread_source + (share * x) @ x.transpose(1, 2)
         spread_destination = spread_destination + (share * y) @ y.transpose(1, 2)
+        common = common + (share * x * y).sum((1, 2))[:, None, None, None]
     root, inverse_root = _roots(spread_source)
     matrix = inverse_root @ _roots(root @ spread_destination @ root)[0] @ inverse_root
 
@@ -212,15 +219,25 @@ def seam_prior(composite: Tensor, mask: Tensor) -> Tensor:
     # not two lights. 8 and 0.2 were the best of powers of two on training images.
     strongest = torch.stack([weight.amax((1, 2, 3), keepdim=True) for weight, *_ in pairs]).amax(0).clamp_min(1e-12)
     pull, pulled = torch.zeros_like(mask), torch.zeros_like(composite)
+    distant = torch.zeros_like(total)
     for weight, source, destination, axis, distance in pairs:
         left = destination - change(source)
-        strength = weight / (8 * strongest) / (1 + left.square().sum(1, keepdim=True) / 0.2**2)
+        apart = left.square().sum(1, keepdim=True)
+        distant = distant + (weight / total * (apart + 1e-6).sqrt()).sum((2, 3), keepdim=True)
+        strength = weight / (8 * strongest) / (1 + apart / 0.2**2)
         drawn = strength * left
         for offset in (0, distance):
             pull.narrow(axis, offset, weight.shape[axis]).add_(strength)
             pulled.narrow(axis, offset, weight.shape[axis]).add_(drawn)
     changed = torch.where(total > 2e-12, change(composite) + _membrane(pull, pulled), composite)
-    return composite + mask * (changed - composite)
+    own = (_trace(spread_source) * _trace(spread_destination)).sqrt()
+    alike = torch.cat([common / own, distant], dim=1)
+    return composite + mask * (changed - composite), alike
+
+
+def _trace(matrix: Tensor) -> Tensor:
+    """Trace of matrices (N, 3, 3), as (N, 1, 1, 1)."""
+    return matrix.diagonal(dim1=1, dim2=2).sum(1)[:, None, None, None]
 
 
 def _roots(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -228,7 +245,7 @@ def _roots(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
     Twenty rounds are enough for a condition number of 1,000 (Higham 2008, "Functions of Matrices", equation 6.35).
     """
-    norm = matrix.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]  # the trace bounds the largest eigenvalue
+    norm = _trace(matrix)[..., 0]  # the trace bounds the largest eigenvalue
     eye = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
     root, inverse = matrix / norm, eye.expand_as(matrix)
     for _ in range(20):
