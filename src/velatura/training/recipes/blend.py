@@ -9,8 +9,8 @@ learns to take over the light that both should share, and to trust the seam less
 
 Differs from the paper: relit and foreign pairs; masks of all shapes, not the centre square alone; the critic is
 trained as often as the generator and begins late (`critic_from`), because a weight of 0.001 only matters near the end;
-Adam for both; L2 is averaged over the source's pixels (elsewhere the error is zero by construction) and is the norm,
-not its square, so that the few pairs that nothing can save do not decide.
+Adam for both; L2 is averaged over the source's pixels (elsewhere the error is zero by construction), and its logarithm
+is taken, so that a tenth less error counts the same in a pair that is nearly right and in one that nothing can save.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ class BlendConfig(TrainConfig):
     critic_width: int = Field(24, ge=4)
 
     adversarial: float = Field(0.001, ge=0, le=1, description="weight of L_adv, 1 minus that of L2 (equation 2)")
-    squared: bool = Field(False, description="whether L2 is squared; the norm itself lets no hopeless pair dominate")
+    l2: Literal["log", "norm", "squared"] = Field(
+        "log", description="of a pair's squared error: its logarithm, root, or itself as in the paper"
+    )
     critic_from: int = Field(0, ge=0, description="step from which on the critic takes part")
     critic_steps: int = Field(1, ge=1, description="critic updates per step; WGAN: 5")
     wasserstein: Literal["clipping", "penalty"] = Field("clipping", description="how the critic is held Lipschitz")
@@ -256,7 +258,13 @@ class Blend:
         weight = mask if config.see_mask and config.residual else torch.ones_like(mask)
         # Per pair, so that a small source counts as much as a large one.
         squared = (weight * (blended - target) ** 2).sum((1, 2, 3)) / (3 * weight.sum((1, 2, 3)))
-        l2 = squared.mean() if config.squared else (squared + 1e-6).sqrt().mean()
+        match config.l2:
+            case "log":
+                l2 = 0.5 * (squared + 1e-4).log().mean()
+            case "norm":
+                l2 = (squared + 1e-6).sqrt().mean()
+            case "squared":
+                l2 = squared.mean()
         training.descend("generator", (1 - config.adversarial) * l2 - config.adversarial * gain)
         return {"l2": squared.detach().mean(), "rms": squared.detach().sqrt().mean(), "distance": distance.detach()}
 
