@@ -4,7 +4,7 @@
 #   make test            the suite: under ten minutes on two cores
 #   make test-slow       what takes minutes
 #   make test-training   what needs the training images: VELATURA_DATA names their folder
-#   make docs            tables from code and measurements, then site/  pip install -e '.[docs]'
+#   make docs            pictures, tables from code and figures, site/  pip install -e '.[docs]'
 #   make bench           every benchmark, into benchmarks/results/      pip install -e '.[bench]'
 #   make train           what to train next, with the command to run
 #   make cards           the figures of catalog.toml, from weights and measurements
@@ -42,6 +42,7 @@ test-training: prepare
 	$(PYTHON) -m pytest -q -m training
 
 docs:
+	$(PYTHON) docs/make_figures.py
 	$(PYTHON) docs/tables.py
 	$(PYTHON) -m zensical build --clean --strict
 

@@ -1,0 +1,78 @@
+"""Draw the pictures of the docs from the scenes of the demo: part of ``make docs``.
+
+docs/images/banner.jpg           two scenes, pasted and blended, for the readme
+docs/images/blend-methods.jpg    all scenes by each method
+docs/images/blend-seams.jpg      the seam in close-up
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from velatura import Blend
+from velatura.cli.demo import contact_sheet
+from velatura.samples import SCENES
+
+IMAGES = Path(__file__).parent / "images"
+METHODS = ("paste", "poisson", "gaussian-poisson", "gp-gan")
+LARGEST = 150_000  # bytes of one picture: they live in the repository
+
+# Left, top and width of what is shown, in pixels of the destination; 3:2.
+VIEWS = {"galaxies": (80, 0, 480), "cat": (0, 10, 600), "rocket": (110, 97, 480), "light": (20, 0, 470)}
+SEAMS = {"galaxies": (230, 50, 150), "cat": (130, 250, 150), "rocket": (200, 230, 150), "light": (70, 120, 150)}
+
+
+def blended() -> dict[str, dict[str, np.ndarray]]:
+    """Blend every scene by every method."""
+    task = Blend.from_pretrained()
+    made = {}
+    for name, make in SCENES.items():
+        scene = make()
+        made[name] = {
+            method: task(
+                scene.source, scene.destination, scene.mask, at=scene.at, scale=scene.scale, method=method
+            ).image
+            for method in METHODS
+        }
+    return made
+
+
+def cut(picture: np.ndarray, view: tuple[int, int, int]) -> np.ndarray:
+    """Cut out a 3:2 view."""
+    left, top, width = view
+    return picture[top : top + width * 2 // 3, left : left + width]
+
+
+def save(picture: Image.Image, name: str) -> None:
+    """Write a JPEG in the best quality that fits."""
+    for quality in range(92, 40, -4):
+        encoded = io.BytesIO()
+        picture.save(encoded, "JPEG", quality=quality, optimize=True)
+        if encoded.tell() <= LARGEST:
+            break
+    (IMAGES / name).write_bytes(encoded.getvalue())
+    print(f"{IMAGES / name}: {encoded.tell() >> 10} KiB")
+
+
+def main() -> None:
+    """Draw all pictures."""
+    IMAGES.mkdir(exist_ok=True)
+    made = blended()
+    for name, views, width in (("blend-methods.jpg", VIEWS, 300), ("blend-seams.jpg", SEAMS, 300)):
+        rows = [{method: cut(made[scene][method], view) for method in METHODS} for scene, view in views.items()]
+        save(contact_sheet(rows, width=width, text=15), name)
+    row = {
+        "a cat, pasted": made["cat"]["paste"],
+        "blended": made["cat"]["gp-gan"],
+        "galaxies, pasted": made["galaxies"]["paste"],
+        "blended ": made["galaxies"]["gp-gan"],
+    }
+    views = [VIEWS["cat"]] * 2 + [VIEWS["galaxies"]] * 2
+    shown = {name: cut(picture, view) for (name, picture), view in zip(row.items(), views, strict=True)}
+    save(contact_sheet([shown], width=380, text=16), "banner.jpg")
+
+
+if __name__ == "__main__":
+    main()
