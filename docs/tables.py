@@ -5,6 +5,7 @@ A table stands between two comments; what is between them is replaced::
     <!-- table: options blend -->          the options of an application
     <!-- table: models -->                 the cards of the catalog
     <!-- table: scores blending-gan -->    what `velatura evaluate` measured (benchmarks/results/evaluate-NAME.json)
+    <!-- table: benchmark blend-speed -->  a part of what `make bench` measured (benchmarks/results/NAME.json)
     <!-- end -->
 
 ``python docs/tables.py --check`` changes nothing and fails if a table is stale.
@@ -46,9 +47,24 @@ def scores(model: str) -> str:
     return markdown(read_json(json.loads((RESULTS / f"evaluate-{model}.json").read_text(encoding="utf-8"))))
 
 
+def benchmark(name: str) -> str:
+    """Make the table of one part of a benchmark."""
+    name, _, part = name.rpartition("-")
+    figures = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["figures"]
+    rows = ["| | Measured | Bar | Aim |", "|---|---:|---|---|"]
+    for figure in figures:
+        if figure["part"] == part:
+            goals = (
+                "" if figure[goal] is None else f"{figure[goal]:.3g}, {'met' if figure[met] else '**missed**'}"
+                for goal, met in (("bar", "met"), ("aim", "aim_met"))
+            )
+            rows.append(f"| {figure['name']} | {figure['value']:.3g} {figure['unit']} | {' | '.join(goals)} |")
+    return "\n".join(rows)
+
+
 def fill(text: str) -> str:
     """Replace every table of a page."""
-    makers = {"options": options, "models": models, "scores": scores}
+    makers = {"options": options, "models": models, "scores": scores, "benchmark": benchmark}
 
     def table(match: re.Match[str]) -> str:
         start, kind, name, end = match.groups()
