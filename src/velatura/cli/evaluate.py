@@ -114,8 +114,8 @@ def report_of_blend(scores: dict[str, Any], model: str) -> Report:
         title="Blending at 64x64",
         protocol=(
             "Held-out images in two random lights, one pasted into the other at 64x64 through hard masks, half of them "
-            f"centre squares; pairs drawn from seed {scores['seed']}; intervals by bootstrap over pairs. Other photo: the "
-            "source is another photograph, and the target is that photograph in the destination's light."
+            f"centre squares; pairs drawn from seed {scores['seed']}; intervals by bootstrap over pairs. Other photo: "
+            "the source is another photograph, and the target is that photograph in the destination's light."
         ),
         data="what is held out of scenes96, faces128 (color), sr_t91_bsds400 and sr_hr_patches",
         count=scores["pairs"],

@@ -20,6 +20,7 @@ OMEGA = 0.9  # damping of Jacobi's iteration; measured: fewest iterations betwee
 COARSEST = 4  # px; a grid of this side is smoothed until it is solved
 DIRECT = 128  # px; a membrane of this side starts from nothing
 CONTRACTION = 0.8  # error after a V-cycle, as a share of the V-cycle's own step; measured: 0.3-0.9
+ITERATIONS = 60  # at most; six are usual
 BAND = 2**16  # elements of one channel in a band
 
 
@@ -63,19 +64,27 @@ def membrane(
     height, width = free.shape
     if weight is None:
         weight = ring(free).astype(values.dtype)
-    guess = values * weight
     if max(height, width) > DIRECT:
-        coarse_weight = halve(weight)
-        given = coarse_weight > 0
-        coarse_values = halve(guess) / np.where(given, coarse_weight, 1)
-        coarse_free = (halve(free.astype(values.dtype)) > 0) & ~given
-        coarse = membrane(coarse_values, coarse_free, tolerance=tolerance, weight=given.astype(values.dtype))
-        known = (coarse_free | given).astype(values.dtype)
-        share = np.maximum(double(known, height, width), 1e-6)
-        guess = double(coarse * known, height, width)
-        guess /= share
-    guess = np.where(free, guess, values)
-    return solve_dirichlet(guess, free, tolerance=tolerance)
+        u = _from_coarser(values, free, weight, tolerance)
+        np.copyto(u, values, where=~free)
+    else:
+        u = np.where(free, 0, values)
+    _solve(u, free, None, tolerance, ITERATIONS)
+    return u
+
+
+def _from_coarser(values: np.ndarray, free: np.ndarray, weight: np.ndarray, tolerance: float) -> np.ndarray:
+    """Double the membrane of the next coarser grid, whose ring has the mean of the values on this one's."""
+    share = halve(weight)
+    given = share > 0
+    coarse_values = halve(values * weight) / np.where(given, share, 1)
+    coarse_free = (halve(free.astype(values.dtype)) > 0) & ~given
+    known = (coarse_free | given).astype(values.dtype)
+    coarse = membrane(coarse_values, coarse_free, tolerance=tolerance, weight=given.astype(values.dtype))
+    coarse *= known
+    u = double(coarse, *free.shape)
+    u /= np.maximum(double(known, *free.shape), 1e-6)
+    return u
 
 
 def solve_dirichlet(
@@ -84,7 +93,7 @@ def solve_dirichlet(
     source: np.ndarray | None = None,
     *,
     tolerance: float = 1e-4,
-    iterations: int = 60,
+    iterations: int = ITERATIONS,
 ) -> np.ndarray:
     """Solve for ``u`` inside a mask with ``u`` given outside.
 
@@ -106,26 +115,27 @@ def solve_dirichlet(
     numpy.ndarray
         (C, H, W), dtype of ``values``; equal to it where ``free`` is false.
     """
-    out = np.array(values)
+    u = np.array(values)
+    _solve(u, free, source, tolerance, iterations)
+    return u
+
+
+def _solve(u: np.ndarray, free: np.ndarray, source: np.ndarray | None, tolerance: float, iterations: int) -> None:
+    """Do the work of `solve_dirichlet` in place."""
     if free.any():
-        grid = _Grid(free, out.dtype)
+        grid = _Grid(free, u.dtype)
         # Channels are systems of their own; one at a time takes a third of the memory.
-        for channel, u in enumerate(out):
-            grid.conjugate_gradient(u, None if source is None else source[channel], tolerance, iterations)
-    return out
+        for channel, plane in enumerate(u):
+            grid.conjugate_gradient(plane, None if source is None else source[channel], tolerance, iterations)
 
 
 class _Grid:
-    """One level: the mask, the diagonal of the operator, and the next coarser level."""
+    """One level: the mask, the operator on it, and the next coarser level."""
 
     def __init__(self, free: np.ndarray, dtype: np.dtype) -> None:
         self.height, self.width = height, width = free.shape
         self.free = free.astype(dtype)
-        count = np.full((height, width), 4, dtype)
-        for edge in (count[0], count[-1], count[:, 0], count[:, -1]):
-            edge -= 1
-        self.diagonal = np.maximum(count, 1)  # a lone pixel has no neighbour
-        self.relax = OMEGA * self.free / self.diagonal
+        self.relax = dtype.type(OMEGA / 4)  # at the image's border the diagonal is less: the damping is stronger there
         self.coarse = None
         if max(height, width) > COARSEST:
             # A coarse pixel is free where its four children are: near the rim the smoother does the work.
@@ -146,11 +156,18 @@ class _Grid:
 
     def apply(self, u: np.ndarray, rows: slice) -> np.ndarray:
         """Apply the operator to the rows ``rows`` of the grid; right but for rows next to a cut."""
-        out = self.diagonal[rows] * u
+        out = 4 * u
         out[1:] -= u[:-1]
         out[:-1] -= u[1:]
         out[:, 1:] -= u[:, :-1]
         out[:, :-1] -= u[:, 1:]
+        # A pixel of the border has one neighbour less.
+        out[:, 0] -= u[:, 0]
+        out[:, -1] -= u[:, -1]
+        if rows.start == 0:
+            out[0] -= u[0]
+        if rows.stop == self.height:
+            out[-1] -= u[-1]
         out *= self.free[rows]
         return out
 
@@ -211,7 +228,7 @@ class _Grid:
             rest = np.empty(self.coarse.free.shape, residual.dtype)
             for rows in self.bands():
                 wide, _ = self.grown(rows, 2)
-                smoothed = self.relax[wide] * residual[wide]
+                smoothed = self.relax * residual[wide]
                 left = residual[wide] - self.apply(smoothed, wide)
                 halve_adjoint(left, wide.start, rows, self.height, out=rest)
             # The coarse operator is the same stencil on pixels twice as large: the sum of four fine residuals.
@@ -221,11 +238,11 @@ class _Grid:
         product, largest = 0.0, 0.0
         for rows in self.bands():
             wide, band = self.grown(rows, 1 if coarse is not None else self.height)
-            u = self.relax[wide] * residual[wide]
+            u = self.relax * residual[wide]
             if coarse is not None:
                 u += double_window(coarse, (wide.start, wide.stop), (0, self.width)) * self.free[wide]
             for _ in range(1 if coarse is not None else 2 * COARSEST**2):
-                u += self.relax[wide] * (residual[wide] - self.apply(u, wide))
+                u += self.relax * (residual[wide] - self.apply(u, wide))
             z[rows] = u[band]
             product += _dot(residual[rows], z[rows])
             largest = max(largest, float(np.abs(z[rows]).max()))
