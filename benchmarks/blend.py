@@ -36,6 +36,7 @@ import numpy as np
 
 from velatura.device import limit_threads
 from velatura.metrics.report import environment
+from velatura.tasks.blend import MODEL
 
 RESULT = Path(__file__).parent / "results" / "blend.json"
 DATA = os.environ.get("VELATURA_DATA", "")
@@ -464,6 +465,7 @@ def main() -> int:
     result = {
         "title": "Blending beside OpenCV's seamlessClone",
         "protocol": " ".join((__doc__ or "").rpartition("\n\n")[2].split()),
+        "model": Path(given.model or MODEL).name,
         "environment": environment(),
         "figures": rows,
     }

@@ -17,7 +17,7 @@ from skimage import data
 from velatura.ops.relight import identity_light, relight
 from velatura.ops.resize import resize
 
-__all__ = ["SCENES", "Scene", "cat", "galaxies", "light", "rocket", "soft_mask"]
+__all__ = ["SCENES", "Scene", "cat", "galaxies", "launch", "light", "soft_mask"]
 
 Pixels = NDArray[np.uint8]
 Point = tuple[float, float]
@@ -75,11 +75,12 @@ def cat() -> Scene:
     return Scene("a cat in the coffee", source, mask, cup, at=(86, 132), scale=0.85)
 
 
-def rocket() -> Scene:
-    """A second rocket beside the first, where the sky is lighter."""
-    source = data.rocket()[110:, 284:356]
-    outline = [(26, 8), (36, 2), (48, 8), (58, 60), (60, 236), (60, 318), (0, 318), (0, 244), (10, 230), (14, 60)]
-    return Scene("a second rocket", source, soft_mask(source, outline, softness=2), data.rocket(), at=(220, 110))
+def launch() -> Scene:
+    """A rocket is reflected in the visor of an astronaut's helmet: dusk has to fade into black."""
+    source = data.rocket()
+    mask = soft_mask(source, _ellipse((322, 240), (165, 150)), softness=18)
+    helmet = _enlarged(data.astronaut()[330:512, 250:512], 2)
+    return Scene("a rocket in the visor", source, mask, helmet, at=(23, 32), scale=0.66)
 
 
 def light() -> Scene:
@@ -97,7 +98,7 @@ def light() -> Scene:
 
 
 #: All scenes, by the names that the demo gives their folders.
-SCENES: dict[str, Callable[[], Scene]] = {scene.__name__: scene for scene in (galaxies, cat, rocket, light)}
+SCENES: dict[str, Callable[[], Scene]] = {scene.__name__: scene for scene in (galaxies, cat, launch, light)}
 
 
 def soft_mask(image: Pixels, outline: Sequence[Point], softness: float) -> Pixels:
