@@ -260,7 +260,7 @@ class Blend:
         squared = (weight * (blended - target) ** 2).sum((1, 2, 3)) / (3 * weight.sum((1, 2, 3)))
         match config.l2:
             case "log":
-                l2 = 0.5 * (squared + 1e-4).log().mean()
+                l2 = 0.5 * (squared + 2e-5).log().mean()  # one grey level is near enough
             case "norm":
                 l2 = (squared + 1e-6).sqrt().mean()
             case "squared":
