@@ -54,6 +54,30 @@ def test_a_large_membrane_goes_through_coarser_grids():
     assert np.abs(got - dirichlet(values, free)).max() < 0.2
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 2000), (3, 5000), (8, 900), (20, 3000), (3000, 13)])
+def test_long_strips(height, width):
+    free = np.ones((height, width), bool)
+    free[:3, :3] = free[-2:, -4:] = False
+    rng = np.random.default_rng(4)
+    values = rng.normal(0, 60, (1, height, width)).astype(np.float32)
+    flux = np.zeros((1, height, width), np.float32)
+    flux[..., :-1] = rng.normal(0, 5, (1, height, width - 1))
+    source = np.diff(flux, axis=-1, prepend=0) * free
+    for got, expected in (
+        (membrane(values, free, tolerance=0.1), dirichlet(values, free)),
+        (solve_dirichlet(values, free, source, tolerance=0.1), dirichlet(values, free, source)),
+    ):
+        assert np.abs(got - expected).max() < 0.5
+
+
+def test_a_tick_can_stop_the_work():
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        solve_dirichlet(np.zeros((1, 40, 40)), ellipse(40, 40), np.ones((1, 40, 40)), tick=stop)
+
+
 def test_without_a_boundary_nothing_changes():
     free = np.ones((9, 7), bool)
     values = np.full((2, 9, 7), 5.0)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from velatura.ops.pyramid import double, double_window, halve, halve_adjoint
+from velatura.ops.pyramid import double, double_window, fill_holes, halve, halve_adjoint
 
 SIZES = [(1, 1), (1, 6), (2, 3), (7, 9), (8, 10), (16, 5)]
 
@@ -46,3 +46,17 @@ def test_adjoint_in_bands(height, width):
         first = max(start - 1, 0)
         halve_adjoint(fine[first : rows.stop + 1], first, rows, height, out=got)
     assert (double(coarse, height, width)[0] * fine).sum() == pytest.approx(4 * (coarse[0] * got).sum())
+
+
+def test_holes_are_filled_smoothly_and_the_known_is_kept():
+    rng = np.random.default_rng(3)
+    known = rng.random((40, 53)) < 0.3
+    known[10:30, 10:40] = False
+    flat = np.full((2, 40, 53), 7.0)
+    np.testing.assert_allclose(fill_holes(np.where(known, flat, 99), known), flat, rtol=1e-6)
+    planes = rng.random((2, 40, 53)).astype(np.float32)
+    filled = fill_holes(np.where(known, planes, np.nan), known)
+    np.testing.assert_array_equal(filled[:, known], planes[:, known])
+    assert filled.min() >= 0
+    assert filled.max() <= 1
+    assert not fill_holes(planes, np.zeros((40, 53), bool)).any()

@@ -42,3 +42,11 @@ def test_sample_reads_between_pixels_and_repeats_the_border():
     planes = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
     got = sample(planes, np.array([-5.0, 0.5, 9.0]), np.array([0.25, 2.0]))
     np.testing.assert_allclose(got[0], [[0.25, 2], [1.75, 3.5], [3.25, 5]])
+
+
+@pytest.mark.parametrize("kernel", ["area", "linear", "bicubic"])
+def test_a_part_is_cut_from_the_whole(kernel):
+    image = np.random.default_rng(2).integers(0, 256, (17, 500, 3), dtype=np.uint8)
+    whole = resize(image, 40, 31, kernel)
+    part = resize(image, 40, 31, kernel, rows=slice(5, 22), cols=slice(0, 9))
+    np.testing.assert_allclose(part, whole[5:22, :9], rtol=1e-6)

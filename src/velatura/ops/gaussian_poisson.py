@@ -131,11 +131,11 @@ def solve(
     About 5 ns per element and thread in float32, 2e-4 grey levels from float64.
     """
     height, width = divergence.shape[-2:]
-    gradients, colours = _filters(height, width, beta, form, sigma, divergence.dtype.char)
+    operator = height, width, beta, form, sigma, divergence.dtype.char
     spectrum = _dct(divergence, workers)
-    spectrum *= gradients
+    spectrum *= _filter("gradients", *operator)
     if target is not None:
-        spectrum += _dct(target, workers) * colours
+        spectrum += _dct(target, workers) * _filter("colours", *operator)
     out = fft.idctn(spectrum, axes=(-2, -1), norm="ortho", overwrite_x=True, workers=workers)
     return np.asarray(out)
 
@@ -144,23 +144,21 @@ def _dct(planes: np.ndarray, workers: int) -> np.ndarray:
     return np.asarray(fft.dctn(planes, axes=(-2, -1), norm="ortho", workers=workers))
 
 
-@lru_cache(maxsize=32)
-def _filters(
-    height: int, width: int, beta: float, form: Form, sigma: float, dtype: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Give the factors, (H, W) each, that take the spectra of ``div r`` and ``t`` to that of ``c``."""
+@lru_cache(maxsize=9)  # windows at corners, borders and inside have nine sizes
+def _filter(
+    of: Literal["gradients", "colours"], height: int, width: int, beta: float, form: Form, sigma: float, dtype: str
+) -> np.ndarray:
+    """Give the factors, (H, W), that take the spectrum of ``div r`` or of ``t`` to its part of that of ``c``."""
     rows, cols = (np.pi * np.arange(n) / n for n in (height, width))
     laplacian = (2 * np.cos(rows) - 2)[:, None] + (2 * np.cos(cols) - 2)
     half = gaussian_kernel(sigma)
     gauss = np.outer(*(_symmetric_response(half, angle) for angle in (rows, cols)))
     fidelity = beta * (gauss if form == "code" else gauss**2)
     if form == "printed":
-        denominator = laplacian**2 + fidelity
-        gradients = laplacian / denominator
+        gradients, denominator = laplacian, laplacian**2 + fidelity
     else:
-        denominator = -laplacian + fidelity
-        gradients = -1 / denominator
-    return gradients.astype(dtype), (fidelity / denominator).astype(dtype)
+        gradients, denominator = -1.0, -laplacian + fidelity
+    return ((gradients if of == "gradients" else fidelity) / denominator).astype(dtype)
 
 
 def _symmetric_response(half: np.ndarray, angle: np.ndarray) -> np.ndarray:

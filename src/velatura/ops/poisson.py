@@ -8,16 +8,18 @@ through bands of rows that stay in the processor's cache, which halves their tim
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
+from scipy import sparse
+from scipy.sparse.linalg import splu
 
 from velatura.ops.pyramid import double, double_window, halve, halve_adjoint
 
 __all__ = ["membrane", "ring", "solve_dirichlet"]
 
 OMEGA = 0.9  # damping of Jacobi's iteration; measured: fewest iterations between 0.7 and 1
-COARSEST = 4  # px; a grid of this side is smoothed until it is solved
+NARROW = 8  # px; a grid whose shorter side is no longer is solved directly: halving would no longer halve it
 DIRECT = 128  # px; a membrane of this side starts from nothing
 CONTRACTION = 0.8  # error after a V-cycle, as a share of the V-cycle's own step; measured: 0.3-0.9
 ITERATIONS = 60  # at most; six are usual
@@ -41,7 +43,12 @@ def ring(free: np.ndarray) -> np.ndarray:
 
 
 def membrane(
-    values: np.ndarray, free: np.ndarray, *, tolerance: float = 1e-4, weight: np.ndarray | None = None
+    values: np.ndarray,
+    free: np.ndarray,
+    *,
+    tolerance: float = 1e-4,
+    weight: np.ndarray | None = None,
+    tick: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """Span a membrane over ``free`` from the values on its `ring`.
 
@@ -55,6 +62,8 @@ def membrane(
         Estimated error at which the solution is good enough, in units of ``values``.
     weight : numpy.ndarray, optional
         (H, W) how much of a pixel lies on the ring of the original grid; None for that grid itself.
+    tick : callable
+        Called after every iteration; what it raises stops the work.
 
     Returns
     -------
@@ -65,22 +74,24 @@ def membrane(
     if weight is None:
         weight = ring(free).astype(values.dtype)
     if max(height, width) > DIRECT:
-        u = _from_coarser(values, free, weight, tolerance)
+        u = _from_coarser(values, free, weight, tolerance, tick)
         np.copyto(u, values, where=~free)
     else:
         u = np.where(free, 0, values)
-    _solve(u, free, None, tolerance, ITERATIONS)
+    _solve(u, free, None, tolerance, ITERATIONS, tick)
     return u
 
 
-def _from_coarser(values: np.ndarray, free: np.ndarray, weight: np.ndarray, tolerance: float) -> np.ndarray:
+def _from_coarser(
+    values: np.ndarray, free: np.ndarray, weight: np.ndarray, tolerance: float, tick: Callable[[], None]
+) -> np.ndarray:
     """Double the membrane of the next coarser grid, whose ring has the mean of the values on this one's."""
     share = halve(weight)
     given = share > 0
     coarse_values = halve(values * weight) / np.where(given, share, 1)
     coarse_free = (halve(free.astype(values.dtype)) > 0) & ~given
     known = (coarse_free | given).astype(values.dtype)
-    coarse = membrane(coarse_values, coarse_free, tolerance=tolerance, weight=given.astype(values.dtype))
+    coarse = membrane(coarse_values, coarse_free, tolerance=tolerance, weight=given.astype(values.dtype), tick=tick)
     coarse *= known
     u = double(coarse, *free.shape)
     u /= np.maximum(double(known, *free.shape), 1e-6)
@@ -94,6 +105,7 @@ def solve_dirichlet(
     *,
     tolerance: float = 1e-4,
     iterations: int = ITERATIONS,
+    tick: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """Solve for ``u`` inside a mask with ``u`` given outside.
 
@@ -109,6 +121,8 @@ def solve_dirichlet(
         Estimated error at which to stop, in units of ``values``.
     iterations : int
         At most so many.
+    tick : callable
+        Called after every iteration; what it raises stops the work.
 
     Returns
     -------
@@ -116,17 +130,30 @@ def solve_dirichlet(
         (C, H, W), dtype of ``values``; equal to it where ``free`` is false.
     """
     u = np.array(values)
-    _solve(u, free, source, tolerance, iterations)
+    _solve(u, free, source, tolerance, iterations, tick)
     return u
 
 
-def _solve(u: np.ndarray, free: np.ndarray, source: np.ndarray | None, tolerance: float, iterations: int) -> None:
+def _solve(
+    u: np.ndarray,
+    free: np.ndarray,
+    source: np.ndarray | None,
+    tolerance: float,
+    iterations: int,
+    tick: Callable[[], None],
+) -> None:
     """Do the work of `solve_dirichlet` in place."""
+    if min(free.shape) <= NARROW and u.dtype != np.float64:
+        # What a long strip adds up from end to end is more than float32 can hold.
+        exact = u.astype(np.float64)
+        _solve(exact, free, source, tolerance, iterations, tick)
+        u[:] = exact
+        return
     if free.any():
         grid = _Grid(free, u.dtype)
         # Channels are systems of their own; one at a time takes a third of the memory.
         for channel, plane in enumerate(u):
-            grid.conjugate_gradient(plane, None if source is None else source[channel], tolerance, iterations)
+            grid.conjugate_gradient(plane, None if source is None else source[channel], tolerance, iterations, tick)
 
 
 class _Grid:
@@ -136,8 +163,10 @@ class _Grid:
         self.height, self.width = height, width = free.shape
         self.free = free.astype(dtype)
         self.relax = dtype.type(OMEGA / 4)  # at the image's border the diagonal is less: the damping is stronger there
-        self.coarse = None
-        if max(height, width) > COARSEST:
+        self.coarse = self.direct = None
+        if min(height, width) <= NARROW:
+            self.direct = splu(_matrix(free))
+        else:
             # A coarse pixel is free where its four children are: near the rim the smoother does the work.
             inner = halve(self.free) == 1
             if inner.any():
@@ -171,7 +200,14 @@ class _Grid:
         out *= self.free[rows]
         return out
 
-    def conjugate_gradient(self, u: np.ndarray, source: np.ndarray | None, tolerance: float, iterations: int) -> None:
+    def conjugate_gradient(
+        self,
+        u: np.ndarray,
+        source: np.ndarray | None,
+        tolerance: float,
+        iterations: int,
+        tick: Callable[[], None],
+    ) -> None:
         """Solve for one channel, (H, W), in place."""
         tiny = np.finfo(u.dtype).tiny
         residual = self.residual(u, source)
@@ -179,6 +215,7 @@ class _Grid:
         previous = 1.0
         for _ in range(iterations):
             z, rho, largest = self.v_cycle(residual)
+            tick()
             if largest < tolerance / CONTRACTION:
                 u += z  # what is left after this step is smaller than the tolerance
                 return
@@ -223,6 +260,11 @@ class _Grid:
         largest : float
             The largest entry of ``z`` by size.
         """
+        if self.direct is not None:
+            z = np.zeros_like(residual)
+            inside = self.free > 0
+            z[inside] = self.direct.solve(residual[inside].astype(np.float64))
+            return z, _dot(residual, z), float(np.abs(z).max())
         coarse = None
         if self.coarse is not None:
             rest = np.empty(self.coarse.free.shape, residual.dtype)
@@ -237,16 +279,36 @@ class _Grid:
         z = np.empty_like(residual)
         product, largest = 0.0, 0.0
         for rows in self.bands():
-            wide, band = self.grown(rows, 1 if coarse is not None else self.height)
+            wide, band = self.grown(rows, 1)
             u = self.relax * residual[wide]
             if coarse is not None:
                 u += double_window(coarse, (wide.start, wide.stop), (0, self.width)) * self.free[wide]
-            for _ in range(1 if coarse is not None else 2 * COARSEST**2):
-                u += self.relax * (residual[wide] - self.apply(u, wide))
+            u += self.relax * (residual[wide] - self.apply(u, wide))
             z[rows] = u[band]
             product += _dot(residual[rows], z[rows])
             largest = max(largest, float(np.abs(z[rows]).max()))
         return z, product, largest
+
+
+def _matrix(free: np.ndarray) -> sparse.csc_matrix:
+    """Give the operator on the free pixels, in the order of their rows."""
+    number = np.cumsum(free).reshape(free.shape) - 1
+    pairs = []
+    diagonal = np.zeros(free.shape)
+    for axis in (0, 1):
+        ahead, behind = [slice(None)] * 2, [slice(None)] * 2
+        ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
+        diagonal[*ahead] += 1
+        diagonal[*behind] += 1
+        joined = free[*ahead] & free[*behind]
+        pairs.append((number[*ahead][joined], number[*behind][joined]))
+    if free.all():
+        diagonal[0, 0] += 1  # nothing is given anywhere: pin one pixel, or there is no solution
+    rows, cols = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    values = np.full(len(rows), -1.0)
+    size = int(free.sum())
+    half = sparse.coo_matrix((values, (rows, cols)), (size, size))
+    return sparse.csc_matrix(half + half.T + sparse.diags(diagonal[free]))
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["double", "double_window", "halve", "halve_adjoint"]
+__all__ = ["double", "double_window", "fill_holes", "halve", "halve_adjoint"]
 
 
 def halve(planes: np.ndarray) -> np.ndarray:
@@ -82,6 +82,34 @@ def _double_axis(planes: np.ndarray, span: tuple[int, int], axis: int) -> np.nda
     np.add(own, quarter[along(None, -2)], out=out[along(0, None, 2)])
     np.add(own, quarter[along(2, None)], out=out[along(1, None, 2)])
     return out[along(span[0] - 2 * first, span[1] - 2 * first)]
+
+
+def fill_holes(planes: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Fill what is not known with a smooth continuation of what is (pull-push, Gortler et al. 1996, section 4).
+
+    Parameters
+    ----------
+    planes : numpy.ndarray
+        (C, H, W) float.
+    known : numpy.ndarray
+        (H, W) bool.
+
+    Returns
+    -------
+    numpy.ndarray
+        (C, H, W) float32: ``planes`` where known; zero everywhere if nothing is.
+
+    Examples
+    --------
+    >>> fill_holes(np.array([[[5.0, 0.0, 0.0]]]), np.array([[True, False, False]]))
+    array([[[5., 5., 5.]]], dtype=float32)
+    """
+    planes = np.where(known, planes, 0).astype(np.float32)
+    if known.all() or not known.any():
+        return planes
+    share = halve(known)
+    coarse = fill_holes(halve(planes) / np.where(share > 0, share, 1), share > 0)
+    return np.where(known, planes, double(coarse, *known.shape))
 
 
 def halve_adjoint(planes: np.ndarray, first: int, rows: slice, height: int, *, out: np.ndarray) -> None:

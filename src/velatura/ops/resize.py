@@ -12,6 +12,8 @@ __all__ = ["Kernel", "resize", "sample", "weights"]
 
 Kernel = Literal["area", "linear", "bicubic", "lanczos"]
 
+STRIP = 1024  # samples of a row that are converted at a time
+
 _SUPPORT = {"area": 0.5, "linear": 1.0, "bicubic": 2.0, "lanczos": 3.0}
 
 
@@ -77,7 +79,15 @@ def weights(size: int, new_size: int, kernel: Kernel = "bicubic") -> sparse.csr_
     return matrix
 
 
-def resize(image: np.ndarray, height: int, width: int, kernel: Kernel = "bicubic") -> np.ndarray:
+def resize(
+    image: np.ndarray,
+    height: int,
+    width: int,
+    kernel: Kernel = "bicubic",
+    *,
+    rows: slice = slice(None),
+    cols: slice = slice(None),
+) -> np.ndarray:
     """Resample an image.
 
     Parameters
@@ -87,23 +97,29 @@ def resize(image: np.ndarray, height: int, width: int, kernel: Kernel = "bicubic
     height, width : int
         The new size.
     kernel : {"area", "linear", "bicubic", "lanczos"}
+    rows, cols : slice
+        The part of the new image that is wanted, at the cost of that part.
 
     Returns
     -------
     numpy.ndarray
-        (height, width[, C]), float32 (float64 in: float64); not clipped, so that kernels with negative lobes may
+        The part, (h, w[, C]), float32 (float64 in: float64); not clipped, so that kernels with negative lobes may
         overshoot.
     """
     dtype = np.float64 if image.dtype == np.float64 else np.float32
     planes = image[..., None] if image.ndim == 2 else image
-    rows, cols = (
-        weights(old, new, kernel).astype(dtype) for old, new in zip(planes.shape[:2], (height, width), strict=True)
-    )
-    channels = planes.shape[2]
-    # The axis that shrinks more goes first; here rows, whose pixels lie together.
-    flat = rows @ planes.reshape(planes.shape[0], -1).astype(dtype)
-    flat = flat.reshape(height, -1, channels).transpose(1, 0, 2).reshape(-1, height * channels)
-    out = (cols @ flat).reshape(width, height, channels).transpose(1, 0, 2)
+    old_height, old_width, channels = planes.shape
+    vertical = weights(old_height, height, kernel)[rows].astype(dtype)
+    horizontal = weights(old_width, width, kernel)[cols].astype(dtype)
+    new_height = vertical.shape[0]
+    flat = planes.reshape(old_height, -1)
+    narrow = np.empty((new_height, flat.shape[1]), dtype)
+    # In strips, so that the whole image is never held as floats.
+    for start in range(0, flat.shape[1], STRIP):
+        strip = slice(start, start + STRIP)
+        narrow[:, strip] = vertical @ flat[:, strip].astype(dtype)
+    turned = narrow.reshape(new_height, old_width, channels).transpose(1, 0, 2).reshape(old_width, -1)
+    out = (horizontal @ turned).reshape(-1, new_height, channels).transpose(1, 0, 2)
     return np.ascontiguousarray(out[..., 0] if image.ndim == 2 else out)
 
 

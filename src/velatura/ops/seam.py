@@ -11,7 +11,7 @@ correction is the solution already.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,20 +20,22 @@ from scipy.fft import next_fast_len
 
 from velatura.ops.gaussian_poisson import SIGMA, Form, divergence, halo_of, seam_flux, solve
 from velatura.ops.pyramid import double_window, halve
-from velatura.tiling import Tile, tiles
+from velatura.tiling import DEFAULT_MEMORY_MIB, Tile, tile_side, tiles
 
 __all__ = ["Equation", "Level", "Seam", "close_seam", "correct_tile", "correct_window", "is_flat"]
 
+WINDOW_BYTES = 150  # of working memory per pixel of a window, RGB; measured: 100-140
 FLAT = 0.02 / 255  # curvature below which a doubled correction counts as the solution; of white, times beta
 
 
 @dataclass(frozen=True, slots=True)
 class Equation:
-    """Which equation is solved, on windows of which size."""
+    """Which equation is solved, on windows of which size: ``memory`` (MiB) bounds what one window takes."""
 
     form: Form = "gradient"
     beta: float = 1.0
     sigma: float = SIGMA
+    memory: float = DEFAULT_MEMORY_MIB
 
     @property
     def halo(self) -> int:
@@ -44,7 +46,8 @@ class Equation:
     def side(self) -> int:
         """Inner side of a window: a wide halo wants a wide window, and the transform a fast length."""
         wanted = max(128, 4 * self.halo) + 2 * self.halo
-        return (next_fast_len(wanted, real=True) or wanted) - 2 * self.halo
+        fast = (next_fast_len(wanted, real=True) or wanted) - 2 * self.halo
+        return min(fast, tile_side(self.memory, WINDOW_BYTES, self.halo))
 
 
 @dataclass(slots=True)
@@ -170,7 +173,14 @@ def bends(coarse: Level, rows: tuple[int, int], cols: tuple[int, int], equation:
     return any(planes.shape[axis] > 2 and np.abs(np.diff(planes, 2, axis=axis)).max() > limit for axis in (-1, -2))
 
 
-def close_seam(seam: Seam, equation: Equation, levels: int, reference: np.ndarray | None = None) -> Level:
+def close_seam(
+    seam: Seam,
+    equation: Equation,
+    levels: int,
+    reference: np.ndarray | None = None,
+    *,
+    tick: Callable[[], None] = lambda: None,
+) -> Level:
     """Solve all levels but the full resolution.
 
     Parameters
@@ -182,6 +192,8 @@ def close_seam(seam: Seam, equation: Equation, levels: int, reference: np.ndarra
     reference : numpy.ndarray, optional
         (C, h, w) colour correction of the *source* at the coarsest level, for instance the Blending GAN's; None for
         the colours of the composite as they are.
+    tick : callable
+        Called after every window; what it raises stops the work.
 
     Returns
     -------
@@ -204,6 +216,7 @@ def close_seam(seam: Seam, equation: Equation, levels: int, reference: np.ndarra
             if is_flat(mask):
                 mask = difference = None
             fine.correction[:, *tile.inner] = correct_tile(mask, difference, coarse, tile, equation)
+            tick()
     return pyramid[0]
 
 
