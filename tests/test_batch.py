@@ -123,6 +123,23 @@ def test_two_partners_of_one_stem_are_refused(photos: Path, tmp_path: Path):
         plan(Invert, [photos, tmp_path / "masks"], "out")
 
 
+@pytest.mark.parametrize("linked", [False, True])
+def test_input_of_another_job_is_never_an_output(tmp_path: Path, linked: bool):
+    photos, masks = tmp_path / "photos", tmp_path / "masks"
+    for name in ["a.png", "masks/a.png"]:
+        draw(photos / name, 1)
+        draw(masks / name, 2)
+    out = tmp_path
+    if linked:
+        out = tmp_path / "out"
+        out.mkdir()
+        (out / "a.png").symlink_to(masks / "a.png")
+    before = digests(tmp_path)
+    with pytest.raises(InputError, match=r"is the input .* and is never written onto"):
+        run_batch(FRESH, [photos, masks], out)
+    assert digests(tmp_path) == before
+
+
 def test_bad_folders_are_refused(photos: Path, tmp_path: Path):
     with pytest.raises(InputError, match="is an input folder"):
         plan(Invert, [photos, None], photos / ".")

@@ -63,7 +63,8 @@ def plan(
     Raises
     ------
     InputError
-        No images, a missing file, two files of one stem to choose from, or two outputs of one name.
+        No images, a missing file, two files of one stem to choose from, two outputs of one name, or an output that
+        is an image of the inputs.
     """
     out = Path(out)
     given = (*inputs, *(None for _ in range(len(kind.inputs) - len(inputs))))
@@ -111,7 +112,27 @@ def plan(
             unpaired.append(Outcome(job, missing))
         else:
             jobs.append(job)
+    files = [_given(path) / image for index, path in enumerate(paths) for image in listed.get(index, [])]
+    _refuse_inputs_as_outputs(jobs, [*files, *(path for path in paths if path is not None and path.is_file())])
     return jobs, unpaired
+
+
+def _refuse_inputs_as_outputs(jobs: Iterable[Job], inputs: Iterable[Path]) -> None:
+    """Keep every input, those of other jobs too: one that was replaced would be read by the next job."""
+    read = {_identity(path): path for path in inputs}
+    read.pop(None, None)
+    for job in jobs:
+        if (found := read.get(_identity(Path(job.output)))) is not None:
+            raise InputError(f"{job.output}: is the input {found} and is never written onto; choose another folder")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Tell a file from others by more than its name, which a link or the case of letters changes."""
+    try:
+        found = path.stat()
+    except OSError:  # not there: nothing can be lost
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _given(path: Path | None) -> Path:
