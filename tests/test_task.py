@@ -10,6 +10,7 @@ from filters import Invert, InvertParams
 from PIL import Image
 
 from velatura.errors import Cancelled, InputError
+from velatura.image import open_image
 from velatura.schema import default, expected, json_schema, options_table, params_table
 from velatura.task import SaveOptions, parse_params
 
@@ -100,6 +101,38 @@ def test_refused_before_the_inputs_are_read(task: Invert, photo: Path):
     assert taken.read_text() == "mine"
     task.to_file(photo, out=taken, save=SaveOptions(overwrite=True))
     assert taken.read_bytes()[:4] == b"\x89PNG"
+
+
+class Place:
+    """A path that is neither a string nor a `Path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+@pytest.mark.parametrize("opened", [str, Place, Image.open, open_image])
+def test_input_is_never_replaced(task: Invert, photo: Path, opened, monkeypatch: pytest.MonkeyPatch):
+    before = photo.read_bytes()
+    monkeypatch.chdir(photo.parent)
+    image = opened(photo.relative_to(photo.parent))
+    with pytest.raises(InputError, match="is an input of this work"):
+        task.to_file(image, out=photo, save=SaveOptions(overwrite=True))
+    result = task.run((image, None), {})
+    monkeypatch.chdir("/")
+    with pytest.raises(InputError, match="is an input of this work"):
+        result.save(photo, overwrite=True)
+    assert photo.read_bytes() == before
+
+
+def test_result_may_replace_another_file(task: Invert, photo: Path):
+    other = photo.with_name("other.png")
+    other.write_text("old")
+    result = task.run((photo, None), {})
+    assert result.inputs == (photo,)
+    assert result.save(other, overwrite=True).read_bytes()[:4] == b"\x89PNG"
 
 
 def test_hook_sees_the_progress_and_stops_the_work(task: Invert, photo: Path):

@@ -11,7 +11,7 @@ import difflib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar
 
@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from velatura.errors import InputError
 from velatura.image import Picture, RowWriter, check_output, open_image, save_image, to_form
+from velatura.image.encode import file_of
 from velatura.tiling import DEFAULT_MEMORY_MIB
 
 if TYPE_CHECKING:
@@ -179,11 +180,14 @@ class Result:
         Name of the trained model whose work the pixels hold.
     params : Params
         The options that were used, defaults included.
+    inputs : tuple of Path
+        The files that the inputs were read from; `save` never replaces them.
     """
 
     picture: Picture
     params: Params
     made_by: str | None = None
+    inputs: tuple[Path, ...] = ()
 
     @property
     def image(self) -> Any:
@@ -204,8 +208,9 @@ class Result:
         Raises
         ------
         InputError
-            The path exists and ``overwrite`` is False, or the format is unknown.
+            The path exists and ``overwrite`` is False, or is an input, or the format is unknown.
         """
+        check_output(path, inputs=self.inputs, overwrite=overwrite, format=format)
         made_by = self.made_by if mark else None
         return save_image(self.picture, path, format=format, quality=quality, overwrite=overwrite, made_by=made_by)
 
@@ -254,7 +259,8 @@ class Task(ABC):
         checked = parse_params(self.Params, params)
         images = self.open(values, max_megapixels=max_megapixels)
         bands = self.bands(images, checked, progress or no_progress)
-        return self.result(bands, checked)
+        files = (file_of(value) for value in values)
+        return replace(self.result(bands, checked), inputs=tuple(file.absolute() for file in files if file))
 
     def result(self, bands: Bands, params: Params) -> Result:
         """Gather the rows; override to return the application's own kind of result."""
@@ -313,13 +319,12 @@ class Task(ABC):
         """Do the work of `to_file` with checked ``params``, and give what was written; its rows are used up."""
         save = save or SaveOptions()
         values = (*values, *(None for _ in range(len(self.inputs) - len(values))))
-        sources = [value for value in values if isinstance(value, str | Path)]
-        check_output(out, inputs=sources, overwrite=save.overwrite, format=save.format)
+        check_output(out, inputs=values, overwrite=save.overwrite, format=save.format)
         images = self.open(values, max_megapixels=max_megapixels)
         bands = self.bands(images, params, progress or no_progress)
         check_output(
             out,
-            inputs=sources,
+            inputs=values,
             overwrite=save.overwrite,
             height=bands.height,
             width=bands.width,

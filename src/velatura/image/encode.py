@@ -92,8 +92,8 @@ def check_output(
     path : str or path
         The file to write. Its folder must exist.
     inputs : iterable
-        What is read: none of them is ever written onto, not even with `overwrite`. Anything that is no path (or
-        PIL image of a file) is passed over.
+        What is read: none of them is ever written onto, not even with `overwrite`. An image that was made in memory
+        is passed over; one that was opened from a file counts as the file.
     overwrite : bool
         Whether an existing file may be replaced.
     height, width : int, optional
@@ -141,8 +141,8 @@ def _format_of(path: Path, format: str | None) -> str:
 
 def _check_place(path: Path, inputs: Iterable[object], overwrite: bool) -> None:
     for source in inputs:
-        file = source if isinstance(source, (str, os.PathLike)) else getattr(source, "filename", None)
-        if file and _same_file(path, Path(os.fsdecode(file))):
+        file = file_of(source)
+        if file is not None and _same_file(path, file):
             raise InputError(f"{path} is an input of this work and is never written onto; choose another output")
     # Where a link leads to is what would be written.
     target = path.resolve()
@@ -157,6 +157,15 @@ def _check_place(path: Path, inputs: Iterable[object], overwrite: bool) -> None:
         raise InputError(f"{path}: the folder {target.parent} does not exist; make it first")
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise InputError(f"{path}: no permission to write into {target.parent}; choose another folder")
+
+
+def file_of(source: object) -> Path | None:
+    """Name the file that an input is, or was read from; None for an image that was made in memory."""
+    if isinstance(source, Picture):
+        return source.form.path
+    # PIL images and memory maps know their file.
+    file = source if isinstance(source, (str, os.PathLike)) else getattr(source, "filename", None)
+    return Path(os.fsdecode(file)) if file else None
 
 
 def _same_file(path: Path, source: Path) -> bool:
