@@ -231,6 +231,13 @@ def test_a_disk_that_is_really_full(tmp_path: Path):
         subprocess.run(["umount", disk], check=True)
 
 
+def test_limit_of_pixels_holds_in_batches(photos: Path, tmp_path: Path):
+    report = run_batch(WorkSpec("filters:Invert", threads=1, max_megapixels=1e-4), [photos], tmp_path / "out")
+    assert [outcome.error.partition("; ")[0].partition("declares ")[2] for outcome in report.failed] == [
+        "9 x 13 = 0.000117 megapixels"
+    ] * 4
+
+
 def test_no_model_no_batch(photos: Path, tmp_path: Path):
     with pytest.raises(ModelError, match="unknown model 'x'"):
         run_batch(WorkSpec("filters:Invert", model="x"), [photos], tmp_path / "out")

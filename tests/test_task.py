@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +135,22 @@ def test_result_may_replace_another_file(task: Invert, photo: Path):
     result = task.run((photo, None), {})
     assert result.inputs == (photo,)
     assert result.save(other, overwrite=True).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_files_over_the_limit_are_refused_unread(task: Invert, photo: Path):
+    huge = photo.with_name("huge.png")
+    head = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    huge.write_bytes(head + struct.pack(">I", zlib.crc32(head[12:])))
+    with pytest.raises(InputError, match=r"declares 20000 x 20000 = 400 megapixels; the limit is 100"):
+        task.run((huge, None), {})
+    with pytest.raises(InputError, match="the limit is 100"):
+        task.to_file(huge, out=photo.with_name("out.png"))
+    task.max_megapixels = 1e-4
+    for work in (lambda one: task.run((one, None), {}), lambda one: task.to_file(one, out=photo.with_name("out.png"))):
+        with pytest.raises(InputError, match=r"declares 9 x 13 .* the limit is 0\.0001"):
+            work(photo)
+    assert task.to_file(photo, out=photo.with_name("out.png"), max_megapixels=1).exists()
+    assert task.run((np.asarray(Image.open(photo)), None), {}).picture.width == 9  # decoded already: no limit
 
 
 def test_hook_sees_the_progress_and_stops_the_work(task: Invert, photo: Path):

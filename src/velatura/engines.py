@@ -93,8 +93,10 @@ class WorkSpec:
         return getattr(importlib.import_module(module), name)
 
     def build(self) -> Task:
-        """Load the model and make the task."""
-        return self.kind.from_pretrained(self.model, device=self.device, memory=self.memory)
+        """Make the task; a model that is named is checked."""
+        task = self.kind.from_pretrained(self.model, device=self.device, memory=self.memory)
+        task.max_megapixels = self.max_megapixels
+        return task
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,14 +152,7 @@ def do_job(task: Task, job: Job, work: WorkSpec, progress: Progress = no_progres
         try:
             output = Path(job.output)
             output.parent.mkdir(parents=True, exist_ok=True)
-            task.to_file(
-                *job.inputs,
-                out=output,
-                save=work.save,
-                max_megapixels=work.max_megapixels,
-                progress=progress,
-                **work.params,
-            )
+            task.to_file(*job.inputs, out=output, save=work.save, progress=progress, **work.params)
             size, digest, error, stop = output.stat().st_size, file_sha256(output), "", False
         except Cancelled:
             raise

@@ -225,6 +225,9 @@ class Task(ABC):
     #: The images it reads, in the order of its arguments.
     inputs: ClassVar[tuple[Input, ...]]
 
+    #: Larger files are refused before they are decoded; set it on the task where you trust them.
+    max_megapixels: float = 100
+
     @classmethod
     @abstractmethod
     def from_pretrained(
@@ -252,12 +255,10 @@ class Task(ABC):
         values: tuple[ImageLike | None, ...],
         params: Mapping[str, Any],
         progress: Progress | None = None,
-        *,
-        max_megapixels: float = float("inf"),
     ) -> Result:
         """Do the work in memory; ``__call__`` of every task ends here."""
         checked = parse_params(self.Params, params)
-        images = self.open(values, max_megapixels=max_megapixels)
+        images = self.open(values, max_megapixels=self.max_megapixels)
         bands = self.bands(images, checked, progress or no_progress)
         files = (file_of(value) for value in values)
         return replace(self.result(bands, checked), inputs=tuple(file.absolute() for file in files if file))
@@ -271,7 +272,7 @@ class Task(ABC):
         *values: ImageLike | None,
         out: str | Path,
         save: SaveOptions | None = None,
-        max_megapixels: float = 100,
+        max_megapixels: float | None = None,
         progress: Progress | None = None,
         **params: Any,
     ) -> Path:
@@ -285,7 +286,7 @@ class Task(ABC):
             The file to write; it appears whole or not at all.
         save : SaveOptions, optional
         max_megapixels : float, optional
-            Larger inputs are refused before they are decoded.
+            Larger files are refused before they are decoded; None takes the task's own ``max_megapixels``.
         progress : callable, optional
         **params
             The application's options.
@@ -313,14 +314,14 @@ class Task(ABC):
         params: Any,
         save: SaveOptions | None = None,
         *,
-        max_megapixels: float = 100,
+        max_megapixels: float | None = None,
         progress: Progress | None = None,
     ) -> Bands:
         """Do the work of `to_file` with checked ``params``, and give what was written; its rows are used up."""
         save = save or SaveOptions()
         values = (*values, *(None for _ in range(len(self.inputs) - len(values))))
         check_output(out, inputs=values, overwrite=save.overwrite, format=save.format)
-        images = self.open(values, max_megapixels=max_megapixels)
+        images = self.open(values, max_megapixels=self.max_megapixels if max_megapixels is None else max_megapixels)
         bands = self.bands(images, params, progress or no_progress)
         check_output(
             out,

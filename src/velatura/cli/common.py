@@ -238,9 +238,7 @@ def _run_one(work: WorkSpec, paths: Sequence[str | None], out: Path, shared: Ima
     with limit_threads(work.threads), progress_bar(quiet=shared.quiet) as progress:
         task = work.build()
         params = parse_params(kind.Params, work.params)
-        written = task.write(
-            tuple(paths), out, params, work.save, max_megapixels=work.max_megapixels, progress=progress
-        )
+        written = task.write(tuple(paths), out, params, work.save, progress=progress)
     seconds = time.perf_counter() - start
     if shared.json:
         print_json(
