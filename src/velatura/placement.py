@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from velatura.errors import InputError
-from velatura.image import Picture, in_profile_of, rescaled
+from velatura.image import Picture, in_profile_of, rescaled, white_of
+from velatura.ops.pyramid import fill_holes
 from velatura.ops.resize import resize
 
 __all__ = ["Piece", "place"]
@@ -82,21 +83,20 @@ class Piece:
         return mask if opacity is None else mask / np.maximum(mask + (1 - mask) * opacity, 1e-6)
 
     def contrast(self, rows: tuple[int, int], cols: tuple[int, int]) -> np.ndarray:
-        """Give source minus destination in units of white: (C, h, w) float32; the source's border repeats itself."""
-        source = self.source
+        """Give source minus destination in units of white: (C, h, w) float32.
+
+        Beyond the source its border's contrast repeats itself: the seam then has the destination's own gradient.
+        """
         (top, bottom), (left, right) = self.bounds
+        source, destination = self.source, self.destination.pixels
         if top <= rows[0] and rows[1] <= bottom and left <= cols[0] and cols[1] <= right:
             source = source[rows[0] - top : rows[1] - top, cols[0] - left : cols[1] - left]
+            destination = destination[slice(*rows), slice(*cols)]
         else:
-            height, width = self.matte.shape
-            index = np.clip(np.arange(*rows) - top, 0, height - 1), np.clip(np.arange(*cols) - left, 0, width - 1)
-            source = source[np.ix_(*index)]
-        destination = self.destination.pixels[slice(*rows), slice(*cols)]
-        out = np.empty((source.shape[2], *source.shape[:2]), np.float32)
-        for channel in range(len(out)):
-            np.subtract(source[..., channel], destination[..., channel], out=out[channel], dtype=np.float32)
-        out *= np.float32(1 / self.destination.white)
-        return out
+            down, across = np.clip(np.arange(*rows), top, bottom - 1), np.clip(np.arange(*cols), left, right - 1)
+            source = source[np.ix_(down - top, across - left)]
+            destination = destination[np.ix_(down, across)]
+        return _contrast(source, destination)
 
     def faded(self, contrast: np.ndarray, rows: tuple[int, int], cols: tuple[int, int]) -> np.ndarray:
         """Let a `contrast` fade where the destination is transparent: there is no colour to match."""
@@ -169,42 +169,49 @@ def place(
             f"mask: got {_size(mask)}, but the source is {_size(source.pixels)}; give a mask of the source's size"
         )
     source = in_profile_of(source, destination)
-    matte = _matte(source, mask)
-    pixels = source.pixels
-    if scale != 1:
-        pixels, matte = _scaled(pixels, matte, scale)
-    if at is None and pixels.shape[:2] != destination.pixels.shape[:2]:
+    matte, alpha = _matte(source, mask)
+    height, width = (max(round(size * scale), 1) for size in matte.shape)
+    if at is None and (height, width) != destination.pixels.shape[:2]:
         raise InputError(
-            f"source: got {_size(pixels)}{' after scaling' if scale != 1 else ''}, but the destination is "
+            f"source: got {width}x{height}{' after scaling' if scale != 1 else ''}, but the destination is "
             f"{_size(destination.pixels)}; say where to place it with --at X,Y"
         )
     left, top = at or (0, 0)
-    rows = slice(max(-top, 0), max(min(destination.height - top, len(matte)), 0))
-    cols = slice(max(-left, 0), max(min(destination.width - left, matte.shape[1]), 0))
-    used = matte[rows, cols]
-    if not used.size:
+    rows = slice(max(-top, 0), max(min(destination.height - top, height), 0))
+    cols = slice(max(-left, 0), max(min(destination.width - left, width), 0))
+    if rows.start >= rows.stop or cols.start >= cols.stop:
         raise InputError(
-            f"at: the source, {_size(pixels)} at {left},{top}, lies outside the destination, "
+            f"at: the source, {width}x{height} at {left},{top}, lies outside the destination, "
             f"{_size(destination.pixels)}; choose X,Y so that they overlap"
         )
+    used = _part(matte, height, width, rows, cols)
     if not used.any():
-        where = "" if used.shape == matte.shape else " where it lies on the destination"
+        where = "" if used.shape == (height, width) else " where it lies on the destination"
         raise InputError(f"mask: it is empty{where}; paint white what to take from the source")
     covered = [np.flatnonzero(used.any(axis)) for axis in (1, 0)]
-    kept = [
-        slice(part.start + max(index[0] - margin, 0), part.start + min(index[-1] + 1 + margin, size))
-        for part, index, size in zip((rows, cols), covered, used.shape, strict=True)
-    ]
-    support = [
-        (corner + part.start + int(index[0]), corner + part.start + int(index[-1]) + 1)
-        for corner, part, index in zip((top, left), (rows, cols), covered, strict=True)
-    ]
+    support, kept = [], []
+    for index, size in zip(covered, used.shape, strict=True):
+        support.append((int(index[0]), int(index[-1]) + 1))
+        kept.append(slice(max(int(index[0]) - margin, 0), min(int(index[-1]) + 1 + margin, size)))
+    down, across = (
+        slice(part.start + cut.start, part.start + cut.stop) for part, cut in zip((rows, cols), kept, strict=True)
+    )
+    top, left = top + down.start, left + across.start
+    pixels = _part(source.pixels, height, width, down, across, alpha)
+    pixels = _matched(pixels, destination)
+    if alpha is not None:
+        opacity = _part(alpha, height, width, down, across)
+        window = destination.pixels[top : top + len(pixels), left : left + pixels.shape[1]]
+        pixels = _continued(pixels, window, opacity > 0)
     return Piece(
-        _matched(pixels[*kept], destination),
-        matte[*kept],
-        top + kept[0].start,
-        left + kept[1].start,
-        (support[0], support[1]),
+        pixels,
+        used[*kept],
+        top,
+        left,
+        (
+            (support[0][0] - kept[0].start + top, support[0][1] - kept[0].start + top),
+            (support[1][0] - kept[1].start + left, support[1][1] - kept[1].start + left),
+        ),
         destination,
     )
 
@@ -213,29 +220,59 @@ def _size(array: np.ndarray) -> str:
     return f"{array.shape[1]}x{array.shape[0]}"
 
 
-def _matte(source: Picture, mask: np.ndarray | None) -> np.ndarray:
-    """Join mask and alpha: (h, w) uint8."""
+def _contrast(source: np.ndarray, destination: np.ndarray) -> np.ndarray:
+    """Subtract (h, w, C) images of one dtype: (C, h, w) float32 in units of white."""
+    out = np.empty((source.shape[2], *source.shape[:2]), np.float32)
+    for channel in range(len(out)):
+        np.subtract(source[..., channel], destination[..., channel], out=out[channel], dtype=np.float32)
+    out *= np.float32(1 / white_of(source.dtype))
+    return out
+
+
+def _matte(source: Picture, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Join mask and alpha: (h, w) uint8; and the alpha by itself, None where the source is opaque."""
     alpha = None if source.alpha is None else rescaled(source.alpha, np.uint8)
     if alpha is None:
         if mask is None:
             raise InputError("mask: none was given and the source has no alpha; give one, white = take the source")
-        return mask
+        return mask, None
     if mask is None:
-        return alpha
-    return ((mask.astype(np.uint16) * alpha + 127) // 255).astype(np.uint8)
+        return alpha, alpha
+    return ((mask.astype(np.uint16) * alpha + 127) // 255).astype(np.uint8), alpha
 
 
-def _scaled(pixels: np.ndarray, matte: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Resample the source and its matte; colours under a matte of 0 do not bleed in."""
-    height, width = (max(round(size * scale), 1) for size in matte.shape)
-    weight = np.maximum(matte[..., None], 1e-3).astype(np.float32)
-    colours = resize(pixels * weight, height, width) / np.maximum(resize(weight, height, width), 1e-4)
-    white = 1.0 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
-    colours = np.clip(colours, 0, white)
-    if pixels.dtype.kind != "f":
+def _part(
+    image: np.ndarray, height: int, width: int, rows: slice, cols: slice, alpha: np.ndarray | None = None
+) -> np.ndarray:
+    """Resample a mask (h, w) or pixels (h, w, C), and give the part that is wanted, in the same dtype."""
+    if image.shape[:2] == (height, width):
+        return image[rows, cols]
+    if alpha is not None:
+        # What lies under full transparency is anything; it must not bleed in.
+        planes = fill_holes(np.moveaxis(image, -1, 0), alpha > 0)
+        image, dtype = np.moveaxis(planes, 0, -1), image.dtype
+    else:
+        dtype = image.dtype
+    kernel = "bicubic" if image.ndim == 3 else "linear"
+    part = resize(image, height, width, kernel, rows=rows, cols=cols)
+    if dtype.kind != "f":
+        np.rint(part, out=part)
+    return np.clip(part, 0, white_of(dtype), out=part).astype(dtype)
+
+
+def _continued(source: np.ndarray, destination: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Give the source colours where it has none: the destination's, changed as at the nearest pixels that have.
+
+    The seam along a cut-out's edge looks one pixel beyond it, at colours that a cut-out leaves black or white.
+    """
+    if known.all():
+        return source
+    white = white_of(source.dtype)
+    contrast = np.moveaxis(fill_holes(_contrast(source, destination), known), 0, -1)
+    colours = destination + contrast * np.float32(white)
+    if source.dtype.kind != "f":
         np.rint(colours, out=colours)
-    matte = np.rint(np.clip(resize(matte, height, width, "linear"), 0, 255)).astype(np.uint8)
-    return colours.astype(pixels.dtype), matte
+    return np.where(known[..., None], source, np.clip(colours, 0, white).astype(source.dtype))
 
 
 def _matched(pixels: np.ndarray, destination: Picture) -> np.ndarray:

@@ -220,6 +220,73 @@ def test_the_sources_alpha_is_the_mask(task):
     assert (task(source, destination, half, method="paste").image[..., 0] == 255).sum() == 50
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("hidden", ["black", "white", "noise"])
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_cut_outs_hidden_colours_do_not_matter(task, photos, method, hidden, soft):
+    """A piece of the destination itself, cut out as drawing programs leave it, must not change it."""
+    _, photo, mask = photos
+    alpha = np.clip(300 - 2 * np.hypot(*np.mgrid[-180:180, -240:240]), 0, 255) if soft else mask * 255.0
+    alpha = alpha.astype(np.uint8)
+    under = {"black": 0, "white": 255, "noise": np.random.default_rng(0).integers(0, 256, photo.shape)}[hidden]
+    colours = np.where(alpha[..., None] > 0, photo, under).astype(np.uint8)
+    result = task(np.dstack([colours, alpha]), photo, method=method).image
+    np.testing.assert_array_equal(result, photo)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("scale", [0.5, 0.7, 1.5, 2.0])
+def test_scaling_a_flat_source_leaves_it_flat(task, method, scale):
+    source, mask = np.full((40, 40, 3), 128, np.uint8), np.zeros((40, 40), np.uint8)
+    mask[12:30, 10:25] = 255
+    result = task(source, np.full((90, 90, 3), 128, np.uint8), mask, at=(3, 5), scale=scale, method=method).image
+    assert (result == 128).all()
+
+
+def test_scaling_makes_only_what_is_seen(task):
+    """At 64 times the whole source would have a thousand megapixels."""
+    source, mask = np.full((400, 600, 3), 50, np.uint8), np.ones((400, 600), bool)
+    destination = np.zeros((100, 100, 3), np.uint8)
+    assert (task(source, destination, mask, at=(-9000, -9000), scale=64, method="paste").image == 50).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_colours_under_a_transparent_destination_do_not_matter(task, photos, method):
+    source, destination, mask = photos
+    alpha = np.zeros((360, 480), np.uint8)
+    alpha[:, 200:] = 255
+    rng = np.random.default_rng(0)
+    results = []
+    for hidden in (np.zeros_like(destination), rng.integers(0, 256, destination.shape, dtype=np.uint8)):
+        colours = np.where(alpha[..., None] > 0, destination, hidden)
+        results.append(task(source, np.dstack([colours, alpha]), mask, method=method).image.astype(int))
+    visible = results[0][..., 3] > 0
+    assert np.abs(results[0] - results[1])[visible].max() <= 1
+
+
+def test_the_background_of_float_images_stays_bit_for_bit(task):
+    rng = np.random.default_rng(0)
+    destination = rng.random((700, 700, 3)).astype(np.float32)
+    source, mask = rng.random((60, 60, 3)).astype(np.float32), np.ones((60, 60), bool)
+    result = task(source, destination, mask, at=(20, 20), method="gaussian-poisson").image
+    np.testing.assert_array_equal(result[400:, 400:], destination[400:, 400:])
+
+
+def test_a_model_of_the_users_own_is_named(photos, tmp_path):
+    from velatura.catalog import card
+
+    own = tmp_path / "my-net.safetensors"
+    own.write_bytes(card("blending-gan").path.read_bytes())
+    assert Blend.from_pretrained(own)(*photos).made_by == "my-net"
+
+
+def test_the_memory_bounds_the_windows_not_the_result(photos):
+    small, usual = (
+        Blend.from_pretrained(memory=memory)(*photos, method="gaussian-poisson").image for memory in (1, 512)
+    )
+    assert np.abs(small.astype(int) - usual).max() <= 1
+
+
 def test_scaling_draws_no_colour_from_under_a_transparent_edge(task):
     source = np.zeros((20, 20, 4), np.uint8)
     source[5:15, 5:15] = 200

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -14,11 +14,12 @@ from pydantic import BeforeValidator, Field
 from velatura.image import open_image, open_mask, rescaled
 from velatura.ops.gaussian_poisson import divergence
 from velatura.ops.poisson import membrane, ring, solve_dirichlet
+from velatura.ops.pyramid import fill_holes
 from velatura.ops.resize import resize, sample
 from velatura.ops.seam import Equation, Level, close_seam, correct_tile
 from velatura.placement import Piece, place
 from velatura.task import Bands, ImageLike, Input, Params, Progress, Result, Task
-from velatura.tiling import tiles
+from velatura.tiling import DEFAULT_MEMORY_MIB, tiles
 
 if TYPE_CHECKING:
     from velatura.nets.blending_gan import BlendingGAN
@@ -28,14 +29,18 @@ __all__ = ["Blend", "BlendParams", "blend"]
 MODEL = "blending-gan"
 NET_SIZE = 64  # px; GP-GAN section 3.2: the network sees composites of 64x64
 COARSEST = 64  # px; GP-GAN section 3.3: so does the coarsest level of the pyramid
-MOST_LEVELS = 5  # a coarsest pixel of 32: the seam changes nothing worth a grey level beyond 64 px
+MOST_LEVELS = 4  # a coarsest pixel of 16: a seam's step of 100 levels is felt by 2 at 64 px, by .02 in the mean
 TOLERANCE = 0.3 / 255  # of white: estimated error of an exact-mask solution
 STRIP = 128  # rows of one band where no equation asks for another
 
 
 def _pair(value: Any) -> Any:
     """Accept ``"X,Y"`` where a pair is wanted."""
-    return tuple(value.split(",")) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    if value.count(",") != 1:
+        raise ValueError("expected X,Y: two whole numbers")
+    return tuple(value.split(","))
 
 
 class BlendParams(Params):
@@ -69,6 +74,9 @@ class Blend(Task):
         The Blending GAN: a catalog name or a file. It is read when ``gp-gan`` first needs it.
     device : str
         Where the network runs; the equations are solved on the CPU.
+    memory : float
+        MiB for one window of the Gaussian-Poisson equation. The correction at half the resolution takes about 5 bytes
+        per pixel of the destination besides; ``poisson`` and ``mixed`` take about 40 per pixel of the mask's bounds.
 
     Notes
     -----
@@ -89,6 +97,7 @@ class Blend(Task):
     """
 
     name = "blend"
+    default_model = MODEL
     Params = BlendParams
     inputs = (
         Input("source", "the photograph that holds the piece"),
@@ -96,18 +105,26 @@ class Blend(Task):
         Input("mask", "white = take the source; of the source's size (default: the source's alpha)", required=False),
     )
 
-    def __init__(self, name_or_path: str | Path | None = None, *, device: str = "auto") -> None:
-        self._model = name_or_path
+    def __init__(
+        self, name_or_path: str | Path | None = None, *, device: str = "auto", memory: float = DEFAULT_MEMORY_MIB
+    ) -> None:
+        self._model = MODEL if name_or_path is None else name_or_path
         self._device = device
+        self._memory = memory
         if name_or_path is not None:
             self.net  # noqa: B018  a model that was named is checked at once
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path | None = None, *, device: str = "auto", memory: float | None = None
+        cls, name_or_path: str | Path | None = None, *, device: str = "auto", memory: float = DEFAULT_MEMORY_MIB
     ) -> Self:
-        """Make the task; see the class. ``memory`` has no effect: windows of a fixed size bound it already."""
-        return cls(name_or_path, device=device)
+        """Make the task; see the class."""
+        return cls(name_or_path, device=device, memory=memory)
+
+    def prepare(self, params: BlendParams) -> None:
+        """Read the network if the method needs it."""
+        if params.method == "gp-gan":
+            self.net  # noqa: B018
 
     @cached_property
     def net(self) -> BlendingGAN:
@@ -117,7 +134,7 @@ class Blend(Task):
         from velatura.nets.blending_gan import BlendingGAN
 
         device = resolve_device(self._device)
-        return catalog.load(self._model or MODEL, {"BlendingGAN": BlendingGAN}, device)  # pyright: ignore[reportReturnType]
+        return catalog.load(self._model, {"BlendingGAN": BlendingGAN}, device)  # pyright: ignore[reportReturnType]
 
     def open(self, values: tuple[Any, ...], *, max_megapixels: float) -> tuple[Any, ...]:
         """Read source, destination and mask."""
@@ -131,20 +148,24 @@ class Blend(Task):
     def bands(self, images: tuple[Any, ...], params: BlendParams, progress: Progress) -> Bands:
         """Place the piece, solve what needs the whole image, and hand out the rows."""
         source, destination, mask = images
+
+        def tick() -> None:
+            progress(0, destination.height, "solving")
+
         # The margin is all that any level of the pyramid looks at on both sides of the seam.
         piece = place(source, destination, mask, params.at, params.scale, margin=2 ** (MOST_LEVELS + 1))
         match params.method:
             case "paste":
                 rows = _paste_rows(piece)
             case "poisson" | "mixed":
-                progress(0, destination.height, "solving")
-                rows = _exact_rows(piece, mixed=params.method == "mixed")
+                tick()
+                rows = _exact_rows(piece, tick, mixed=params.method == "mixed")
             case _:
-                progress(0, destination.height, "solving")
-                equation = Equation(params.form, params.beta)
+                tick()
+                equation = Equation(params.form, params.beta, memory=self._memory)
                 levels = level_count(*piece.shape[1:])
                 reference = self._reference(piece, levels) if params.method == "gp-gan" else None
-                rows = _seam_rows(piece, close_seam(piece, equation, levels, reference), equation)
+                rows = _seam_rows(piece, close_seam(piece, equation, levels, reference, tick=tick), equation)
         return Bands(
             like=destination,
             height=destination.height,
@@ -152,7 +173,7 @@ class Blend(Task):
             rows=_with_alpha(rows, piece, progress),
             channels=destination.channels,
             alpha=destination.alpha is not None,
-            made_by=MODEL if params.method == "gp-gan" else None,
+            made_by=Path(self._model).stem if params.method == "gp-gan" else None,
         )
 
     def _reference(self, piece: Piece, levels: int) -> np.ndarray | None:
@@ -269,6 +290,10 @@ def shrink(piece: Piece, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray,
     mask = thin.mask((0, height), (0, width))
     pixels = np.moveaxis(thin.destination.pixels, -1, 0) * np.float32(1 / piece.destination.white)
     change = thin.contrast((0, height), (0, width)) * mask
+    opacity = thin.opacity((0, height), (0, width))
+    if opacity is not None:
+        # Colours that nobody sees are replaced by those around them.
+        pixels = np.where(mask == 1, pixels, fill_holes(pixels, opacity > 0))
     mask, *planes = (resize(plane, size, size, "area") for plane in (mask, *pixels, *change))
     destination, change = np.stack(planes[:channels]), np.stack(planes[channels:])
     composite = destination + change
@@ -287,11 +312,16 @@ def _quantized(values: np.ndarray, dtype: np.dtype, white: float) -> np.ndarray:
     return np.clip(values, 0, white, out=values)
 
 
+def _unseen(dtype: np.dtype) -> float:
+    """Give the change that is none, in units of the dtype: what rounding drops, or a float's own grain."""
+    return 1e-6 if dtype.kind == "f" else 0.499
+
+
 def _write(out: np.ndarray, base: np.ndarray, change: np.ndarray, white: float) -> None:
     """Set ``out = base + change``: (h, w, C), (h, w, C), and (C, h, w) in units of white, which is used up."""
     change *= np.float32(white)
-    if out.dtype.kind != "f" and max(change.max(), -change.min()) < 0.499:
-        out[:] = base  # what rounding would give
+    if max(change.max(), -change.min()) < _unseen(out.dtype):
+        out[:] = base
         return
     for channel, plane in enumerate(change):
         plane += base[..., channel]
@@ -318,7 +348,7 @@ def _seam_rows(piece: Piece, half: Level, equation: Equation) -> Iterator[np.nda
     """Solve the finest level window by window, and add it to the composite."""
     _, height, width = piece.shape
     white = piece.destination.white
-    unseen = 0.0 if piece.destination.pixels.dtype.kind == "f" else 0.25 / white
+    unseen = _unseen(piece.destination.pixels.dtype) / white
     out = np.empty(0)
     for tile in tiles(height, width, equation.side, equation.halo):
         if tile.inner_cols[0] == 0:
@@ -328,7 +358,7 @@ def _seam_rows(piece: Piece, half: Level, equation: Equation) -> Iterator[np.nda
         outer = tile.outer_rows, tile.outer_cols
         base = piece.destination.pixels[tile.inner]
         share = piece.flat_share(*outer)
-        if share == 0 and half.largest(*outer) < unseen:
+        if share == 0 and half.largest(*outer) < unseen / 2:
             continue
         if share is None:
             mask, contrast = piece.mask(*outer), piece.contrast(*outer)
@@ -348,7 +378,7 @@ def _source_window(piece: Piece, rows: tuple[int, int], cols: tuple[int, int]) -
     return piece.source[rows[0] - piece.top : rows[1] - piece.top, cols[0] - piece.left : cols[1] - piece.left]
 
 
-def _exact_rows(piece: Piece, *, mixed: bool) -> Iterator[np.ndarray]:
+def _exact_rows(piece: Piece, tick: Callable[[], None], *, mixed: bool) -> Iterator[np.ndarray]:
     """Solve Poisson's equation on the mask: (Perez et al. 2003, equation 11; mixed: 12 and 13)."""
     height, white = piece.shape[1], piece.destination.white
     # One pixel more than the mask: the destination's own pixels are the boundary.
@@ -362,10 +392,10 @@ def _exact_rows(piece: Piece, *, mixed: bool) -> Iterator[np.ndarray]:
         source = _mixed_source(piece, rows, cols, free)
         np.negative(correction, out=correction)
         correction *= ~free
-        correction = solve_dirichlet(correction, free, source, tolerance=TOLERANCE)
+        correction = solve_dirichlet(correction, free, source, tolerance=TOLERANCE, tick=tick)
     else:
         correction *= -ring(free).astype(np.float32)
-        correction = membrane(correction, free, tolerance=TOLERANCE)
+        correction = membrane(correction, free, tolerance=TOLERANCE, tick=tick)
     # From "added to the source" to "added to the destination": nothing outside the mask.
     for start in range(0, height, STRIP):
         stop = min(start + STRIP, height)
@@ -385,9 +415,13 @@ def _mixed_source(piece: Piece, rows: tuple[int, int], cols: tuple[int, int], fr
     window = piece.destination.pixels[slice(*rows), slice(*cols)]
     destination = np.moveaxis(window, -1, 0).astype(np.float32) / np.float32(piece.destination.white)
     contrast = piece.contrast(rows, cols)
+    opacity = piece.opacity(rows, cols)
     flux = []
     for axis in (-2, -1):
         ours, theirs = (np.diff(planes, axis=axis) for planes in (destination + contrast, destination))
+        if opacity is not None:
+            # Colours that nobody sees have no gradient worth keeping.
+            theirs *= np.minimum(*_neighbours(opacity, axis))
         # All channels of an edge go together, or colours would mix; a tie, but for rounding, is the source's.
         stronger = (theirs**2).sum(0) > (ours**2).sum(0) * (1 + 1e-4) + 1e-10
         full = np.zeros_like(contrast)
@@ -395,6 +429,11 @@ def _mixed_source(piece: Piece, rows: tuple[int, int], cols: tuple[int, int], fr
         np.multiply(theirs - ours, stronger, out=inner)
         flux.append(full)
     return -divergence(*flux) * free
+
+
+def _neighbours(plane: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Give each pixel and the next one along an axis."""
+    return (plane[:-1], plane[1:]) if axis == -2 else (plane[:, :-1], plane[:, 1:])
 
 
 def _with_alpha(rows: Iterator[np.ndarray], piece: Piece, progress: Progress) -> Iterator[np.ndarray]:
