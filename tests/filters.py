@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BeforeValidator, Field
 
+from velatura.device import resolve_device
 from velatura.errors import ModelError
 from velatura.image import ImageWarning
 from velatura.task import Bands, Input, Params, Task
@@ -45,8 +46,8 @@ class Invert(Task):
         Input("mask", "white = invert here", required=False),
     )
 
-    def __init__(self, memory: float) -> None:
-        self.memory = memory
+    def __init__(self, device: str) -> None:
+        self.device = device
 
     @classmethod
     def from_pretrained(
@@ -54,7 +55,11 @@ class Invert(Task):
     ) -> Invert:
         if name_or_path is not None:
             raise ModelError(f"unknown model {str(name_or_path)!r}; known: none")
-        return cls(memory)
+        return cls(device)
+
+    def prepare(self, params: InvertParams) -> None:
+        if self.device != "auto":
+            resolve_device(self.device)
 
     def bands(self, images: tuple[Any, ...], params: InvertParams, progress: Any) -> Bands:
         image, mask = images

@@ -243,6 +243,16 @@ def test_no_model_no_batch(photos: Path, tmp_path: Path):
         run_batch(WorkSpec("filters:Invert", model="x"), [photos], tmp_path / "out")
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_no_device_no_batch_and_resume_takes_another(photos: Path, tmp_path: Path, processes: int):
+    out = tmp_path / "out"
+    missing = WorkSpec("filters:Invert", device="cuda:99", threads=1)
+    with pytest.raises(InputError, match="cuda"):
+        run_batch(missing, [photos], out, engine=LocalEngine(processes))
+    assert not digests(out)
+    assert run_batch(WORK, [photos], out, resume=True).done == 4
+
+
 # --- resume ----------------------------------------------------------------------------------------------------------
 
 

@@ -153,6 +153,14 @@ def test_files_over_the_limit_are_refused_unread(task: Invert, photo: Path):
     assert task.run((np.asarray(Image.open(photo)), None), {}).picture.width == 9  # decoded already: no limit
 
 
+def test_no_device_is_said_before_the_inputs_are_read(photo: Path):
+    task = Invert.from_pretrained(device="cuda:99")
+    with pytest.raises(InputError, match="cuda"):
+        task.run(("nothing.png", None), {})
+    with pytest.raises(InputError, match="cuda"):
+        task.to_file("nothing.png", out=photo.with_name("out.png"))
+
+
 def test_hook_sees_the_progress_and_stops_the_work(task: Invert, photo: Path):
     steps = []
 

@@ -201,11 +201,14 @@ class Manifest:
             return cls.begin(path, header)
         if not lines or "manifest" not in lines[0]:
             raise InputError(f"{path}: is not a manifest of velatura; choose another output folder")
+        records = {line["output"]: line for line in lines[1:] if "output" in line}
+        if not any(line.get("status") == "done" for line in records.values()):
+            return cls.begin(path, header)  # nothing that other options could be mixed with
         _refuse_difference(lines[0], json.loads(json.dumps(header)), path)
         file = path.open("r+b")
         file.truncate(len(whole))
         file.seek(len(whole))
-        return cls(file, path, {line["output"]: line for line in lines[1:] if "output" in line})
+        return cls(file, path, records)
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Write one line and wait until the disk has it.

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from velatura.device import limit_threads
 from velatura.errors import Cancelled, VelaturaError
-from velatura.task import Progress, SaveOptions, Task, no_progress
+from velatura.task import Progress, SaveOptions, Task, no_progress, parse_params
 from velatura.tiling import DEFAULT_MEMORY_MIB
 
 if TYPE_CHECKING:
@@ -96,6 +96,12 @@ class WorkSpec:
         """Make the task; a model that is named is checked."""
         task = self.kind.from_pretrained(self.model, device=self.device, memory=self.memory)
         task.max_megapixels = self.max_megapixels
+        return task
+
+    def build_ready(self) -> Task:
+        """Make the task and load what its options need."""
+        task = self.build()
+        task.prepare(parse_params(task.Params, self.params))
         return task
 
 
@@ -210,7 +216,7 @@ class LocalEngine:
 
     def _here(self, jobs: Iterable[Job], work: WorkSpec) -> Iterator[Outcome]:
         with limit_threads(work.threads):
-            task = work.build()
+            task = work.build_ready()
             for job in jobs:
                 yield do_job(task, job, work)
 
@@ -324,5 +330,5 @@ def _work(job: Job) -> Outcome:
     assert worker is not None
     with limit_threads(worker.work.threads):
         if worker.task is None:
-            worker.task = worker.work.build()
+            worker.task = worker.work.build_ready()
         return do_job(worker.task, job, worker.work, worker.hook)

@@ -235,6 +235,9 @@ class Task(ABC):
     ) -> Self:
         """Load the model by its catalog name or from a file; None takes the default. ``memory`` is in MiB."""
 
+    def prepare(self, params: Any) -> None:  # noqa: B027  most tasks need nothing
+        """Load what the options need, so that a wrong model or device is refused once, before the first image."""
+
     @abstractmethod
     def bands(self, images: tuple[Any, ...], params: Any, progress: Progress) -> Bands:
         """Check the inputs, do the work that needs the whole image, and hand out the rows.
@@ -258,6 +261,7 @@ class Task(ABC):
     ) -> Result:
         """Do the work in memory; ``__call__`` of every task ends here."""
         checked = parse_params(self.Params, params)
+        self.prepare(checked)
         images = self.open(values, max_megapixels=self.max_megapixels)
         bands = self.bands(images, checked, progress or no_progress)
         files = (file_of(value) for value in values)
@@ -321,6 +325,7 @@ class Task(ABC):
         save = save or SaveOptions()
         values = (*values, *(None for _ in range(len(self.inputs) - len(values))))
         check_output(out, inputs=values, overwrite=save.overwrite, format=save.format)
+        self.prepare(params)
         images = self.open(values, max_megapixels=self.max_megapixels if max_megapixels is None else max_megapixels)
         bands = self.bands(images, params, progress or no_progress)
         check_output(

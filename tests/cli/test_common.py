@@ -251,6 +251,15 @@ def test_names_of_files_may_be_odd(photos: Path):
     assert "9 x 13" in out
 
 
+def test_no_device_is_said_once(photos: Path, capsys: pytest.CaptureFixture[str]):
+    for words in [(photos, "-o", "out"), (photos / "a.png", "-o", "out.png")]:
+        assert invert(*words, "--device", "cuda:99") == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith("velatura: error: ")
+        assert captured.err.count("\n") == 1
+
+
 def test_folder_is_refused_in_one_line(photos: Path, capsys: pytest.CaptureFixture[str]):
     assert refused(capsys, photos, "-o", "photo.png").startswith("photo.png: is a file; expected a folder")
     assert refused(capsys, photos, "-o", photos).startswith("photos: is an input folder")
