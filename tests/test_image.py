@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import threading
+import tracemalloc
 import warnings
 import zlib
 from pathlib import Path
@@ -627,6 +628,26 @@ def test_a_mask_in_the_alpha_channel() -> None:
     assert not open_mask(nothing).any()
 
 
+@pytest.mark.parametrize("kind", ["RGB", "RGB, 0 and 1", "RGB, 16 bits", "RGB, float", "RGBA", "RGBA, one colour"])
+def test_a_mask_takes_memory_for_itself_alone(kind: str) -> None:
+    shape = (2000, 1500)
+    mask = np.full((*shape, 3), {"RGB, 0 and 1": 1}.get(kind, 200), np.uint8)
+    mask[: shape[0] // 2] = 0
+    if "RGBA" in kind:
+        alpha = np.full((*shape, 1), 255, np.uint8)
+        alpha[0] = 7
+        mask = np.concatenate((mask if kind == "RGBA" else np.zeros_like(mask), alpha), axis=2)
+    mask = rescaled(mask, {"RGB, 16 bits": np.uint16, "RGB, float": np.float32}.get(kind, np.uint8))
+    open_mask(mask[:2])  # what is loaded at the first call does not count
+    tracemalloc.start()
+    result = open_mask(mask)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert result.shape == shape
+    # One byte per pixel for the result, one for a comparison; the rest is a band's.
+    assert peak < 2 * result.nbytes + (20 << 20)
+
+
 def test_other_masks_are_refused() -> None:
     with pytest.raises(InputError, match="from 0 to 300"):
         open_mask(np.array([[0, 300]]))
@@ -635,6 +656,19 @@ def test_other_masks_are_refused() -> None:
 
 
 # --- arithmetic ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "dtypes", [("uint8", "float32"), ("float32", "uint8"), ("uint16", "uint8"), ("uint8", "uint16")]
+)
+def test_rescaling_takes_memory_for_the_result_alone(dtypes: tuple[str, str]) -> None:
+    values = np.ones((2000, 1500, 3), dtypes[0])
+    tracemalloc.start()
+    result = rescaled(values, np.dtype(dtypes[1]))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert np.array_equal(result, np.broadcast_to(rescaled(values[:1, :1], np.dtype(dtypes[1])), values.shape))
+    assert peak < result.nbytes + (12 << 20)
 
 
 def test_rescaling_rounds_and_returns() -> None:

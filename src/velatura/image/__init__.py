@@ -22,9 +22,10 @@ from velatura.image.decode import open_image, probe
 from velatura.image.encode import RowWriter, check_output, save_image
 from velatura.image.mask import open_mask
 from velatura.image.memory import in_profile_of, rescaled, to_form, to_pil
-from velatura.image.picture import Form, ImageInfo, ImageWarning, Picture, premultiply, unpremultiply, white_of
+from velatura.image.picture import LUMA, Form, ImageInfo, ImageWarning, Picture, premultiply, unpremultiply, white_of
 
 __all__ = [
+    "LUMA",
     "Form",
     "ImageInfo",
     "ImageWarning",

@@ -424,7 +424,7 @@ def _split_16bit(samples: np.ndarray, header: png.PngHeader) -> tuple[np.ndarray
     if header.colour_type == 0:
         return samples, None, "its transparent grey level (tRNS) is not applied to 16-bit grey"
     transparent = (samples == np.frombuffer(key, ">u2")).all(axis=2)
-    return samples, np.where(transparent, 0, 65535).astype(np.uint16), None
+    return samples, np.where(transparent, np.uint16(0), np.uint16(65535)), None
 
 
 def _decode_pillow(path: Path, kind: str, max_megapixels: float) -> _Decoded:

@@ -10,13 +10,16 @@ from PIL import Image
 
 from velatura.errors import InputError
 from velatura.image.decode import open_image
-from velatura.image.memory import rescaled
-from velatura.image.picture import Picture
+from velatura.image.memory import bands, rescaled
+from velatura.image.picture import LUMA, Picture
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["open_mask"]
+
+# In 1/65536, as Pillow has it, so that grey stays what it is.
+_LUMA = np.rint(np.multiply(LUMA, 1 << 16)).astype(np.uint32)
 
 
 def open_mask(
@@ -56,15 +59,18 @@ def open_mask(
     if isinstance(source, np.ndarray) and source.dtype.kind in "iu" and source.dtype != np.uint16:
         source = _small_integers(source, name)
     picture = open_image(source, max_megapixels=max_megapixels, name=name)
-    pixels, alpha = _binary_as_full_range(picture.pixels), picture.alpha
-    if alpha is None:
-        return _luminance(pixels)
-    opacity = rescaled(alpha, np.uint8)
-    visible = pixels[alpha > 0]
-    if alpha.min() != alpha.max() and bool((visible == visible[0]).all()):
-        return opacity
-    grey = _luminance(pixels).astype(np.uint16)
-    return ((grey * opacity + 127) // 255).astype(np.uint8)
+    pixels, alpha = picture.pixels, picture.alpha
+    if alpha is not None and alpha.min() != alpha.max() and _has_one_colour(pixels, alpha):
+        return rescaled(alpha, np.uint8)
+    white = _white_of_binary(pixels)
+    mask = np.empty(pixels.shape[:2], np.uint8)
+    for rows in bands(pixels):  # sums take 12 bytes per pixel
+        band = pixels[rows] if white is None else (pixels[rows] == white) * np.uint8(255)
+        grey = _luminance(rescaled(band, np.uint8))
+        if alpha is not None:
+            grey = (grey.astype(np.uint16) * rescaled(alpha[rows], np.uint8) + 127) // 255
+        mask[rows] = grey
+    return mask
 
 
 def _small_integers(array: np.ndarray, name: str) -> np.ndarray:
@@ -77,20 +83,26 @@ def _small_integers(array: np.ndarray, name: str) -> np.ndarray:
     return array.astype(np.uint8)
 
 
-def _binary_as_full_range(pixels: np.ndarray) -> np.ndarray:
-    """Stretch masks of 0 and 1 to the full range, and masks of 0 and 255 that were stored in 16 bits."""
+def _has_one_colour(pixels: np.ndarray, alpha: np.ndarray) -> bool:
+    """Tell whether everything visible has the same colour; something is."""
+    colour = pixels[np.unravel_index(np.argmax(alpha > 0), alpha.shape)]
+    return all(bool(((pixels[rows] == colour) | (alpha[rows] == 0)[..., None]).all()) for rows in bands(pixels))
+
+
+def _white_of_binary(pixels: np.ndarray) -> int | None:
+    """White of masks of 0 and 1, and of masks of 0 and 255 that were stored in 16 bits; None for other images."""
     if pixels.dtype.kind == "f":
-        return pixels
-    top = pixels.max()
-    if top <= 1 or (top == 255 and pixels.dtype == np.uint16 and bool(((pixels == 0) | (pixels == 255)).all())):
-        return (pixels == top).astype(np.uint8) * np.uint8(255 if top else 0)
-    return pixels
+        return None
+    top = int(pixels.max())
+    if top <= 1:
+        return 1
+    stored_deep = top == 255 and pixels.dtype == np.uint16
+    if stored_deep and all(bool(((pixels[rows] == 0) | (pixels[rows] == top)).all()) for rows in bands(pixels)):
+        return top
+    return None
 
 
 def _luminance(pixels: np.ndarray) -> np.ndarray:
-    values = rescaled(pixels, np.uint8)
-    if values.shape[2] == 1:
-        return values[..., 0].copy()
-    # BT.601 in sixteenths of a thousandth, as Pillow has it, so that grey stays what it is.
-    weights = np.array([19595, 38470, 7471], np.uint32)
-    return ((values.astype(np.uint32) @ weights + 0x8000) >> 16).astype(np.uint8)
+    if pixels.shape[2] == 1:
+        return pixels[..., 0]
+    return ((pixels.astype(np.uint32) @ _LUMA + 0x8000) >> 16).astype(np.uint8)

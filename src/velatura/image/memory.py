@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "bands",
     "from_array",
     "from_pil",
     "from_tensor",
@@ -33,8 +35,8 @@ __all__ = [
 
 _EXPECTED = "expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8, uint16, bool, or float in [0, 1]"
 
-# Rows are copied out of Pillow in bands of about this many bytes, so that no second whole image is made.
-_BAND_BYTES = 1 << 22
+# Rows are worked on in bands of about this many bytes, so that no second whole image is made.
+_BAND_BYTES = 1 << 20
 
 # EXIF orientation that undoes each orientation: only the two quarter turns are not their own inverse.
 _INVERSE = {6: 8, 8: 6}
@@ -43,14 +45,28 @@ _INVERSE = {6: 8, 8: 6}
 # --- values and orientation ------------------------------------------------------------------------------------
 
 
-def rescaled(values: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
-    """Convert samples between uint8, uint16 and float32 in [0, 1]; the full range stays the full range.
+def bands(array: np.ndarray) -> Iterator[slice]:
+    """Cut the rows of an array (H, ...) into bands small enough for sums in wider integers."""
+    step = max(1, _BAND_BYTES * len(array) // array.nbytes) if array.nbytes else 1
+    return (slice(top, top + step) for top in range(0, len(array), step))
 
-    Integers are rounded to the nearest (half up). If nothing changes, the array itself is returned.
+
+def rescaled(values: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
+    """Convert samples (H, ...) between uint8, uint16 and float32 in [0, 1]; the full range stays the full range.
+
+    Integers are rounded to the nearest (half up). If nothing changes, the array itself is returned; else the peak
+    is the result and a band of rows.
     """
     dtype = np.dtype(dtype)
     if values.dtype == dtype:
         return values
+    result = np.empty_like(values, dtype, subok=False)
+    for rows in bands(values):
+        result[rows] = _rescaled(values[rows], dtype)
+    return result
+
+
+def _rescaled(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     if dtype.kind == "f":
         return values.astype(dtype) / np.asarray(white_of(values.dtype), dtype)
     if values.dtype.kind == "f":

@@ -11,7 +11,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["Form", "ImageInfo", "ImageWarning", "Picture", "premultiply", "unpremultiply", "warn", "white_of"]
+__all__ = ["LUMA", "Form", "ImageInfo", "ImageWarning", "Picture", "premultiply", "unpremultiply", "warn", "white_of"]
+
+#: Weights of red, green and blue in the luma of ITU-R BT.601.
+LUMA = (0.299, 0.587, 0.114)
 
 
 class ImageWarning(UserWarning):
