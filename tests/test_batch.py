@@ -15,6 +15,7 @@ from filters import Invert
 from PIL import Image
 
 from velatura.batch import LocalEngine, WorkSpec, plan, run_batch
+from velatura.catalog import cards
 from velatura.errors import InputError, MachineError, ModelError
 from velatura.task import SaveOptions
 
@@ -297,6 +298,18 @@ def test_resume_refuses_other_options(photos: Path, tmp_path: Path):
         run_batch(work(strength=0.5), [photos], out, resume=True)
     with pytest.raises(InputError, match="begun with threads 1, now it is 2"):
         run_batch(WorkSpec("filters:Invert", {"strength": 1.0}, threads=2), [photos], out, resume=True)
+
+
+def test_resume_refuses_new_weights_of_the_default_model(photos: Path, tmp_path: Path, monkeypatch):
+    shipped, *_ = cards()
+    monkeypatch.setattr(Invert, "default_model", shipped.name)
+    out = tmp_path / "out"
+    run_batch(WORK, [photos], out)
+    header, *rest = (out / "manifest.jsonl").read_text().splitlines()
+    assert json.loads(header)["model_sha256"] == shipped.sha256
+    (out / "manifest.jsonl").write_text("\n".join([header.replace(shipped.sha256, "0" * 64), *rest, ""]))
+    with pytest.raises(InputError, match="was begun with model_sha256"):
+        run_batch(WORK, [photos], out, resume=True)
 
 
 def test_torn_and_damaged_lines_are_made_again(photos: Path, tmp_path: Path):

@@ -23,7 +23,18 @@ from velatura.engines import Engine, Job, LocalEngine, Outcome, WorkSpec, file_s
 from velatura.errors import InputError, MachineError
 from velatura.task import Progress, Task, no_progress
 
-__all__ = ["Engine", "Job", "LocalEngine", "Outcome", "Report", "WorkSpec", "output_suffix", "plan", "run_batch"]
+__all__ = [
+    "Engine",
+    "Job",
+    "LocalEngine",
+    "Outcome",
+    "Report",
+    "WorkSpec",
+    "begun_with",
+    "output_suffix",
+    "plan",
+    "run_batch",
+]
 
 MANIFEST = "manifest.jsonl"
 
@@ -259,7 +270,7 @@ def _header(work: WorkSpec) -> dict[str, Any]:
         "task": work.kind.name,
         "params": dict(work.params),
         "model": work.model,
-        "model_sha256": _model_sha256(work.model),
+        "model_sha256": _model_sha256(work.model or work.kind.default_model),
         "device": work.device,
         "memory": work.memory,
         "threads": work.threads,
@@ -267,6 +278,15 @@ def _header(work: WorkSpec) -> dict[str, Any]:
         "quality": work.save.quality,
         "mark": work.save.mark,
     }
+
+
+def begun_with(out: str | Path) -> dict[str, Any]:
+    """Give the options that the batch of an output folder was begun with; nothing where there is no batch."""
+    try:
+        with (Path(out) / MANIFEST).open("rb") as file:
+            return _parse_line(file.readline()) or {}
+    except OSError:
+        return {}
 
 
 def _model_sha256(model: str | None) -> str | None:

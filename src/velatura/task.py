@@ -224,6 +224,8 @@ class Task(ABC):
     Params: ClassVar[type[Params]]
     #: The images it reads, in the order of its arguments.
     inputs: ClassVar[tuple[Input, ...]]
+    #: The catalog's name of the model that it takes where none is named; None where there is none.
+    default_model: ClassVar[str | None] = None
 
     #: Larger files are refused before they are decoded; set it on the task where you trust them.
     max_megapixels: float = 100

@@ -267,6 +267,16 @@ def test_folder_is_refused_in_one_line(photos: Path, capsys: pytest.CaptureFixtu
     assert refused(capsys, photos / "empty", "-o", "out").startswith("photos/empty: holds no images")
 
 
+def test_resumed_folder_keeps_its_threads(photos: Path, capsys: pytest.CaptureFixture[str]):
+    assert invert(photos, "-o", "out", "--threads", "7") == 0
+    (photos / "d.png").write_bytes((photos / "a.png").read_bytes())
+    assert invert(photos, "-o", "out", "--resume", "--threads", "6") == 2
+    assert "begun with threads 7, now it is 6" in capsys.readouterr().err
+    assert invert(photos, "-o", "out", "--resume", "--jobs", "2") == 0
+    assert "1 done, 3 done before" in capsys.readouterr().out
+    assert invert(photos, "-o", "new", "--resume") == 0
+
+
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_interrupted_folder_resumes(photos: Path, jobs: str, capsys: pytest.CaptureFixture[str]):
     words = ["invert", str(photos), "-o", "out", "--pause", "0.1", "--threads", "1", "--jobs", jobs]

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,7 +27,7 @@ from cyclopts.validators import Number
 from pydantic.fields import FieldInfo
 
 from velatura import schema
-from velatura.batch import LocalEngine, WorkSpec, output_suffix, run_batch
+from velatura.batch import LocalEngine, WorkSpec, begun_with, output_suffix, run_batch
 from velatura.device import limit_threads, threads
 from velatura.errors import Cancelled, InputError
 from velatura.task import Input, Params, Progress, SaveOptions, Task, no_progress, parse_params
@@ -85,7 +85,12 @@ class ImageOptions:
     )
     threads: Annotated[
         int | None,
-        Parameter(group=_MACHINE, validator=_AT_LEAST_ONE, metavar="N", help="Default: all processors, over the jobs."),
+        Parameter(
+            group=_MACHINE,
+            validator=_AT_LEAST_ONE,
+            metavar="N",
+            help="Default: all processors, over the jobs; with --resume what the batch was begun with.",
+        ),
     ] = None
     memory: Annotated[
         float,
@@ -258,6 +263,8 @@ def _run_one(work: WorkSpec, paths: Sequence[str | None], out: Path, shared: Ima
 def _run_batch(work: WorkSpec, paths: Sequence[str | None], out: Path, shared: ImageOptions) -> int:
     """Make a folder of images and report; 1 if any failed."""
     engine = LocalEngine(shared.jobs)
+    if shared.resume and shared.threads is None:
+        work = replace(work, threads=begun_with(out).get("threads", work.threads))
     try:
         with progress_bar(quiet=shared.quiet) as progress:
             report = run_batch(work, paths, out, engine=engine, resume=shared.resume, progress=progress)
