@@ -39,6 +39,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from velatura.catalog import load_state
 from velatura.errors import Cancelled, InputError, MachineError, ModelError
 from velatura.training import checkpoint
 from velatura.training.recipe import TrainConfig
@@ -161,6 +162,8 @@ def train(
     ------
     InputError
         The run exists and `resume` was not asked for.
+    ModelError
+        The weights to start from are unknown or of another network.
     MachineError
         A figure of the training is no longer finite.
     Cancelled
@@ -183,6 +186,9 @@ def train(
     )
     fabric.launch()
     first = next(iter(recipe.networks))
+    found = checkpoint.latest(run) if resume else None
+    if config.start and not found:
+        recipe.networks[first].load_state_dict(load_state(config.start, recipe.networks[first]))
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     for network in recipe.networks.values():
         network.to(memory_format=layout)  # type: ignore[call-overload]
@@ -197,7 +203,6 @@ def train(
     )
 
     step, sums, counted, minutes = 0, {}, 0, 0.0
-    found = checkpoint.latest(run) if resume else None
     if found:
         parts, state = checkpoint.load(found)
         _restore(recipe, average, optimizers, parts, state, found)

@@ -22,6 +22,7 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     data: str | None = Field(None, description="data folder; else the environment's VELATURA_DATA")
+    start: str | None = Field(None, description="weights the first network starts from: a model's name or a file")
     seed: int = Field(0, ge=0, description="batch k is drawn from (seed, k)")
     steps: int = Field(10_000, ge=1, description="number of optimizer steps of the first network")
     batch_size: int = Field(32, ge=1, description="images per step and device")
