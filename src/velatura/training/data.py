@@ -88,6 +88,7 @@ def read_set(
     under: str = "",
     mode: str = "RGB",
     shortest: int | None = None,
+    purpose: str = "",
 ) -> Images:
     """Decode one set of the data folder.
 
@@ -105,6 +106,8 @@ def read_set(
         Pillow mode to convert to: ``"RGB"``, ``"L"``, ``"RGBA"``.
     shortest : int, optional
         Shrink larger images so that their shorter side is this many pixels.
+    purpose : str
+        Whose split, where ``splits.toml`` has one of its own for it: ``"upscale"``.
 
     Returns
     -------
@@ -125,7 +128,7 @@ def read_set(
     def wanted(path: str) -> bool:
         if PurePosixPath(path).parts[0] in never or not path.startswith(under):
             return False
-        return side == "both" or (side == "held-out") == held_out(name, key_of(path))
+        return side == "both" or (side == "held-out") == held_out(name, key_of(path), purpose)
 
     images = _decode(((f"{name}/{path}", content) for path, content in _files(folder, name, wanted)), mode, shortest)
     if not len(images):
@@ -159,8 +162,8 @@ def concatenate(*parts: Images) -> Images:
     )
 
 
-def held_out(name: str, key: str) -> bool:
-    """Whether the group `key` of the set `name` is held out.
+def held_out(name: str, key: str, purpose: str = "") -> bool:
+    """Whether the group `key` of the set `name` is held out, from everybody or from what has this `purpose`.
 
     Examples
     --------
@@ -169,7 +172,7 @@ def held_out(name: str, key: str) -> bool:
     """
     rule = _rules()[name]
     digest = hashlib.blake2b(f"velatura/1/{rule['family']}/{key}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64 < rule["share"]
+    return int.from_bytes(digest, "big") / 2**64 < rule.get("shares", {}).get(purpose, rule["share"])
 
 
 @cache

@@ -20,6 +20,8 @@ __all__ = ["RECIPES", "evaluate", "load_run", "run"]
 # Name -> file here, recipe, config. The file NAME.toml, if there is one, holds the usual values.
 RECIPES = {
     "blend": ("blend", "Blend", "BlendConfig"),
+    "srcnn": ("upscale", "TrainSRCNN", "SRCNNConfig"),
+    "srresnet": ("upscale", "TrainSRResNet", "SRResNetConfig"),
 }
 
 
