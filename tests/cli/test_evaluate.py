@@ -63,6 +63,24 @@ def test_fidelity_says_which_originals_are_left(folders, capsys: pytest.CaptureF
     assert "1 originals have no result." in capsys.readouterr().out
 
 
+def test_report_replaces_only_what_it_may(folders, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    report = folders[0] / "report.json"
+    assert evaluate(*folders, "--json", str(report)) == 0
+    report.write_text("earlier")
+    assert evaluate(*folders, "--json", str(report)) == 2
+    assert "report.json: exists; name another file, or add --overwrite" in capsys.readouterr().err
+    assert report.read_text() == "earlier"
+    assert evaluate(*folders, "--json", str(report), "--overwrite") == 0
+    assert json.loads(report.read_text())["count"] == 2
+    link = tmp_path / "link.json"
+    link.symlink_to(folders[1] / "a.png")
+    for image in (folders[0] / "more" / "b.tif", folders[1] / "a.png", link):
+        before = image.read_bytes()
+        assert evaluate(*folders, "--json", str(image), "--overwrite") == 2
+        assert "is read by this work and never written onto" in capsys.readouterr().err
+        assert image.read_bytes() == before
+
+
 def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     assert main(["evaluate", *words]) == 2
     captured = capsys.readouterr()

@@ -82,6 +82,9 @@ def test_json(report: Report, tmp_path: Path):
     assert read["environment"]["versions"]["numpy"] == np.__version__
     assert read["environment"]["cores"] >= 1
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+    with pytest.raises(InputError, match="exists"):
+        reports.write_json(report, path)
+    assert reports.write_json(report, path, overwrite=True) == path
     with pytest.raises(InputError, match="cannot be written"):
         reports.write_json(report, tmp_path / "absent/report.json")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from velatura.errors import InputError, MachineError
-from velatura.metrics.report import Column, Interval, Report, bootstrap, table, write_json
+from velatura.metrics.report import Column, Interval, Report, bootstrap, check_json, table, write_json
 
 if TYPE_CHECKING:
     from velatura.metrics.fidelity import Protocol
@@ -37,6 +37,9 @@ def evaluate(
     json: Annotated[
         Path | None, Parameter(metavar="FILE", help="Write the figures, versions and hardware too.")
     ] = None,
+    overwrite: Annotated[
+        bool, Parameter(negative=(), show_default=False, help="Replace FILE if it exists; what is read never is.")
+    ] = False,
 ) -> None:
     """Measure a model on held-out images, or a folder of results against the originals.
 
@@ -49,6 +52,8 @@ def evaluate(
 
     if not data.is_dir():
         raise InputError(f"--data {data}: no such folder")
+    if json is not None:
+        check_json(json, overwrite=overwrite, inputs=_read(data, reference, model))
     if task == "fidelity":
         from velatura.metrics.fidelity import PROTOCOLS
 
@@ -60,8 +65,17 @@ def evaluate(
             raise InputError(f"--reference belongs to evaluate fidelity; evaluate {task} has originals of its own")
         report = evaluate_blend(model or "blending-gan", data)
     if json is not None:
-        write_json(report, json)
+        write_json(report, json, overwrite=overwrite)
     print_table(table(report))
+
+
+def _read(data: Path, reference: Path | None, model: str | None) -> Iterator[Path]:
+    """List what may be read: the model, and all that the folders hold but earlier reports."""
+    if model is not None:
+        yield Path(model)
+    for folder in (data, reference):
+        if folder is not None:
+            yield from (path for path in folder.rglob("*") if path.suffix.lower() != ".json" and path.is_file())
 
 
 def evaluate_blend(model: str, data: Path) -> Report:

@@ -14,7 +14,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,6 +32,7 @@ __all__ = [
     "Interval",
     "Report",
     "bootstrap",
+    "check_json",
     "environment",
     "markdown",
     "read_json",
@@ -281,15 +282,40 @@ def read_json(table: Mapping[str, Any]) -> Report:
     return Report(columns=[Column(**column) for column in table["columns"]], rows=rows, **plain)
 
 
-def write_json(report: Report, path: str | Path) -> Path:
+def check_json(path: str | Path, *, overwrite: bool = False, inputs: Iterable[Path] = ()) -> Path:
+    """Refuse a file that `write_json` must not write, before anything is measured.
+
+    Parameters
+    ----------
+    path : str or path
+    overwrite : bool
+        Replace an existing file.
+    inputs : iterable of Path
+        What is read: never replaced.
+
+    Raises
+    ------
+    InputError
+        The file exists and ``overwrite`` is False, or it is an input.
+    """
+    path = Path(path)
+    if path.exists():
+        if not overwrite:
+            raise InputError(f"{path}: exists; name another file, or add --overwrite")
+        if any(path.samefile(one) for one in inputs if one.exists()):
+            raise InputError(f"{path}: is read by this work and never written onto; name another file")
+    return path
+
+
+def write_json(report: Report, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write `to_json` of a report; the file appears whole or not at all.
 
     Raises
     ------
     InputError
-        The folder is not there or cannot be written.
+        The file exists and ``overwrite`` is False, or its folder is not there or cannot be written.
     """
-    path = Path(path)
+    path = check_json(path, overwrite=overwrite)
     text = json.dumps(to_json(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
