@@ -23,6 +23,7 @@ from velatura.errors import InputError
 from velatura.image import (
     ImageWarning,
     Picture,
+    in_profile_of,
     open_image,
     open_mask,
     premultiply,
@@ -265,12 +266,41 @@ def test_16_bit_png_is_turned_too(tmp_path: Path) -> None:
 # --- colour models ---------------------------------------------------------------------------------------------
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+# The primaries of red and green change places.
+SWAPPED = SRGB.replace(b"rXYZ", b"____").replace(b"gXYZ", b"rXYZ").replace(b"____", b"gXYZ")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "avif"])
 def test_icc_is_kept_while_the_colour_model_stays(suffix: str, tmp_path: Path) -> None:
     path = save(Image.fromarray(RGB), tmp_path / f"a.{suffix}", icc_profile=SRGB)
     assert open_image(path).icc == SRGB
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_only_8_bits_change_their_profile(dtype: type) -> None:
+    picture = Picture(rescaled(RGB, dtype), icc=SWAPPED)
+    with pytest.warns(ImageWarning, match="only 8-bit colours can be converted, not 16-bit ones or floats"):
+        assert in_profile_of(picture, Picture(RGB, icc=SRGB)) is picture
+
+
+@pytest.mark.parametrize("icc", [SRGB, None])
+def test_profiles_are_compared_by_what_they_mean(icc: bytes | None) -> None:
+    other = bytearray(SRGB)
+    other[80:84] = b"Mine"  # the header's creator: other bytes, the same colours
+    picture = Picture(rescaled(RGB, np.uint16), icc=bytes(other))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert in_profile_of(picture, Picture(RGB, icc=icc)) is picture
+
+
+def test_profiles_are_converted_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("velatura.image.memory._BAND_BYTES", 100)
+    picture = Picture(RGB, icc=SWAPPED)
+    converted = in_profile_of(picture, Picture(RGB, icc=SRGB))
+    assert converted.icc == SRGB
+    assert np.abs(converted.pixels.astype(int) - RGB[..., [1, 0, 2]]).max() <= 1
+    with pytest.warns(ImageWarning, match="damaged"):
+        assert in_profile_of(picture, Picture(RGB, icc=b"broken" * 30)) is picture
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "tif"])

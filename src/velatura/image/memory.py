@@ -219,22 +219,41 @@ def in_profile_of(picture: Picture, other: Picture) -> Picture:
     """
     if picture.icc == other.icc or picture.channels == 1 or other.channels == 1:
         return picture
-    if picture.bits != 8:
-        warn("two images have different colour profiles, and 16-bit colours cannot be converted; convert them first")
-        return picture
     source, target = (io.BytesIO(icc) if icc else ImageCms.createProfile("sRGB") for icc in (picture.icc, other.icc))
     try:
-        converted = ImageCms.profileToProfile(
-            Image.fromarray(picture.pixels),
+        transform = ImageCms.buildTransform(
             source,  # pyright: ignore[reportArgumentType] - a profile object is accepted too
             target,  # pyright: ignore[reportArgumentType]
+            "RGB",
+            "RGB",
             renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
             flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
         )
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         warn("a colour profile is damaged; colours are taken as they are")
         return picture
-    return picture.replace(pixels=np.asarray(converted), icc=other.icc)
+    if picture.bits != 8:
+        if not _changes_nothing(transform):
+            warn(
+                "two images have different colour profiles, and only 8-bit colours can be converted, not 16-bit ones "
+                "or floats; convert them first"
+            )
+        return picture
+    pixels = np.empty(picture.pixels.shape, np.uint8)
+    for rows in bands(pixels):
+        pixels[rows] = _transformed(picture.pixels[rows], transform)
+    return picture.replace(pixels=pixels, icc=other.icc)
+
+
+def _transformed(pixels: np.ndarray, transform: ImageCms.ImageCmsTransform) -> np.ndarray:
+    return np.asarray(ImageCms.applyTransform(Image.fromarray(pixels), transform))
+
+
+def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
+    """Tell whether two profiles mean the same: there are many files of sRGB, and their bytes differ."""
+    colours = (17 * np.indices((16, 16, 16))).reshape(3, -1).T.reshape(64, 64, 3).astype(np.uint8)
+    # One level is what rounding makes of profiles that differ in their last digits.
+    return bool(np.abs(_transformed(colours, transform).astype(np.int16) - colours).max() <= 1)
 
 
 def from_pil(image: Image.Image, name: str) -> Picture:
