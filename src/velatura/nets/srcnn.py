@@ -4,9 +4,9 @@ Paper: Dong, Loy, He, Tang, "Image Super-Resolution Using Deep Convolutional Net
 section 3.
 
 Differs from the paper: the borders are padded, so that the image keeps its size; what the network gives is a
-correction of the enlarged luma (``residual=False`` is the paper's own form; after 150 steps it stood at 24.98 dB, the
-correction at 25.23, bicubic at 24.81); the weights start by the rule of Kaiming He et al. 2015, not with a deviation of
-0.001, which needs the paper's 8e8 backpropagations.
+correction of the enlarged luma (``residual=False`` is the paper's own form; in one probe of 150 steps each, five
+held-out images stood at 24.98 dB in that form and 25.23 with a correction, bicubic at 24.81); the weights start by the
+rule of Kaiming He et al. 2015, not with a deviation of 0.001, which needs the paper's 8e8 backpropagations.
 """
 
 from __future__ import annotations

@@ -4,9 +4,10 @@ Paper: Ledig et al., "Photo-Realistic Single Image Super-Resolution Using a Gene
 (arXiv 1609.04802), section 2.1 and figure 4.
 
 Differs from the paper: no batch norm (``norm=True`` brings it back), because its statistics blur the range of single
-images; what the network gives is added to the bicubic enlargement (``residual=False``: it is the image itself; after
-110 steps that stood at 22.92 dB, the correction at 25.21, bicubic at 24.81); the convolutions of the blocks start at a
-tenth of their size, as those of ESRGAN (Wang et al. 2018, section 3.1) do, where no norm holds them.
+images; what the network gives is added to the bicubic enlargement (``residual=False``: it is the image itself; in one
+probe of 110 steps each, before the doublings had their present first weights, five held-out images stood at 22.92 dB
+without and 25.21 with it, bicubic at 24.81); the convolutions of the blocks start at a tenth of their size, as those of
+ESRGAN (Wang et al. 2018, section 3.1) do, where no norm holds them.
 """
 
 from __future__ import annotations
