@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -31,11 +33,50 @@ def test_threads_are_limited_inside_the_block_only():
         assert threads() == 1
         with limit_threads(None):
             assert threads() == 1
-        resolve_device("cpu")
-        assert torch.get_num_threads() == 1
     assert threads() == before
     with pytest.raises(InputError, match="at least 1"), limit_threads(0):
         pass
+
+
+def in_new_process(code):
+    """Run code where torch is not loaded and has a default of its own, 1 thread; give back what it prints."""
+    command = [sys.executable, "-c", "import sys\nfrom velatura.device import *\n" + code]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_torch_keeps_its_threads_without_a_limit():
+    code = "import torch\nresolve_device('cpu')\nprint(torch.get_num_threads())"
+    assert in_new_process(code) == ["1"]
+
+
+def test_torchs_threads_are_limited_inside_the_block_only():
+    code = """
+import torch
+torch.set_num_threads(4)
+with limit_threads(1):
+    print(torch.get_num_threads())
+    with limit_threads(2):
+        print(torch.get_num_threads())
+    resolve_device("cpu")
+    print(torch.get_num_threads())
+print(torch.get_num_threads())
+"""
+    assert in_new_process(code) == ["1", "2", "1", "4"]
+
+
+def test_torch_that_is_loaded_inside_the_block_is_limited_too():
+    code = """
+with limit_threads(3):
+    assert "torch" not in sys.modules
+    with limit_threads(2):
+        resolve_device("cpu")
+        import torch
+        print(torch.get_num_threads())
+    print(torch.get_num_threads())
+print(torch.get_num_threads())
+"""
+    assert in_new_process(code) == ["2", "3", "1"]
 
 
 def test_half_precision_is_native_or_none():

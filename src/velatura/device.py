@@ -6,6 +6,7 @@ This module imports torch only when a device is asked for: `threads` serves code
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["half_precision", "limit_threads", "resolve_device", "threads"]
 
 _threads: int | None = None
+_torchs_own: int | None = None  # torch's number of threads before a limit changed it
 
 
 def threads() -> int:
@@ -33,6 +35,9 @@ def threads() -> int:
 def limit_threads(count: int | None) -> Iterator[None]:
     """Use ``count`` threads (None: no limit) inside the block, in torch and in the transforms.
 
+    When the block ends torch has as many threads as before. If it is loaded inside the block, the limit reaches it in
+    `resolve_device`.
+
     Raises
     ------
     InputError
@@ -46,16 +51,33 @@ def limit_threads(count: int | None) -> Iterator[None]:
         raise InputError(f"got {count} threads; expected at least 1")
     before = _threads
     _threads = count
+    _tell_torch()
     try:
         yield
     finally:
         _threads = before
+        _tell_torch()
+
+
+def _tell_torch() -> None:
+    """Give torch, if it is loaded, the limit in force, or back what it had before the first."""
+    global _torchs_own
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return
+    if _threads is not None:
+        _torchs_own = _torchs_own or torch.get_num_threads()
+        torch.set_num_threads(_threads)
+    elif _torchs_own is not None:
+        torch.set_num_threads(_torchs_own)
+        _torchs_own = None
 
 
 def resolve_device(name: str = "auto") -> torch.device:
     """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``xpu`` into a device that is there.
 
-    ``auto`` takes the first of CUDA, MPS, XPU and the CPU. The CPU's thread count follows `threads`.
+    ``auto`` takes the first of CUDA, MPS, XPU and the CPU. The number of threads is torch's own, but inside
+    `limit_threads`.
 
     Raises
     ------
@@ -64,6 +86,7 @@ def resolve_device(name: str = "auto") -> torch.device:
     """
     import torch
 
+    _tell_torch()  # it may have been loaded just now
     available = {
         "cuda": torch.cuda.is_available,
         "mps": torch.backends.mps.is_available,
@@ -79,8 +102,6 @@ def resolve_device(name: str = "auto") -> torch.device:
         raise InputError(f"this machine has no {kind!r} device that torch can use; try --device auto")
     if index and kind in ("cuda", "xpu") and int(index) >= getattr(torch, kind).device_count():
         raise InputError(f"device {name!r} is not there; this machine has {getattr(torch, kind).device_count()}")
-    if kind == "cpu":
-        torch.set_num_threads(threads())
     return torch.device(name)
 
 
