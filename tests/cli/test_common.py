@@ -107,6 +107,13 @@ def test_quiet_is_quiet(photo: Path, capsys: pytest.CaptureFixture[str]):
     assert capsys.readouterr() == ("", "")
 
 
+def test_quiet_prints_no_warning(photo: Path, capsys: pytest.CaptureFixture[str]):
+    assert invert(photo, "-o", "out.gif") == 0
+    assert "velatura: warning: out.gif: GIF cannot hold all of it" in capsys.readouterr().err
+    assert invert(photo, "-o", "out.gif", "--overwrite", "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
+
+
 def test_json_line(photo: Path, capsys: pytest.CaptureFixture[str]):
     assert invert(photo, "-o", "out.png", "--json", "--shift", "-2,1", "--keep-sign", "--strength=0.25") == 0
     captured = capsys.readouterr()

@@ -15,6 +15,7 @@ import json
 import re
 import sys
 import time
+import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -240,7 +241,8 @@ def _run_one(work: WorkSpec, paths: Sequence[str | None], out: Path, shared: Ima
         leading = Path(next(path for one, path in zip(kind.inputs, paths, strict=True) if one.leading and path))
         out /= f"{leading.stem}-{kind.name}{output_suffix(leading, work.save.format)}"
     start = time.perf_counter()
-    with limit_threads(work.threads), progress_bar(quiet=shared.quiet) as progress:
+    hushed = warnings.catch_warnings(action="ignore" if shared.quiet else None)
+    with limit_threads(work.threads), hushed, progress_bar(quiet=shared.quiet) as progress:
         task = work.build()
         params = parse_params(kind.Params, work.params)
         written = task.write(tuple(paths), out, params, work.save, progress=progress)
