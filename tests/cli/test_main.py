@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 import warnings
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from cyclopts import App
 
+import velatura
 from velatura import __version__
 from velatura.cli import app, main
 from velatura.errors import Cancelled, InputError, MachineError
@@ -122,10 +124,23 @@ def test_warnings_are_one_line_once(command, capsys: pytest.CaptureFixture[str])
         for _ in range(3):
             warnings.warn("a.gif: of 3 frames\nthe first is used", ImageWarning, stacklevel=1)
             warnings.warn("of a library", UserWarning, stacklevel=1)
+            warnings.warn_explicit("of another", UserWarning, "/home/velatura/lib/other.py", 1)
+            warnings.warn_explicit("our own", UserWarning, velatura.__file__, 1)
 
     command(body)
     assert main(["try"]) == 0
-    assert one_line(capsys) == "velatura: warning: a.gif: of 3 frames the first is used"
+    assert capsys.readouterr() == (
+        "",
+        "velatura: warning: a.gif: of 3 frames the first is used\nvelatura: warning: our own\n",
+    )
+
+
+def test_ctrl_c_during_the_imports_is_silent(tmp_path: Path):
+    (tmp_path / "cyclopts.py").write_text("raise KeyboardInterrupt")
+    program = "import sys; from velatura.cli import main; sys.exit(main(['--help']))"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_reader_that_goes_away_is_no_error():

@@ -13,29 +13,34 @@ nor pydantic. `main` is the one place where errors become a line on stderr and a
 
 from __future__ import annotations
 
-import difflib
-import errno
-import io
-import os
-import signal
-import sys
-import threading
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Literal, get_args, get_origin
+try:
+    import difflib
+    import errno
+    import io
+    import os
+    import signal
+    import sys
+    import threading
+    import warnings
+    from collections.abc import Iterator, Sequence
+    from contextlib import contextmanager
+    from pathlib import Path
+    from typing import Any, Literal, get_args, get_origin
 
-from cyclopts import App, CycloptsError, Group
-from cyclopts.exceptions import (
-    CoercionError,
-    MissingArgumentError,
-    UnknownCommandError,
-    UnknownOptionError,
-    UnusedCliTokensError,
-)
+    from cyclopts import App, CycloptsError, Group
+    from cyclopts.exceptions import (
+        CoercionError,
+        MissingArgumentError,
+        UnknownCommandError,
+        UnknownOptionError,
+        UnusedCliTokensError,
+    )
 
-from velatura import __version__
-from velatura.errors import VelaturaError
+    from velatura import __version__
+    from velatura.errors import VelaturaError
+except KeyboardInterrupt:
+    # They take the first tenth of a second, when `main` cannot report Ctrl-C yet.
+    raise SystemExit(130) from None
 
 __all__ = ["app", "main"]
 
@@ -50,6 +55,8 @@ Examples:
 
 An output that exists is replaced only with --overwrite; an input never is.
 More: velatura COMMAND --help, velatura doctor, and docs/index.md."""
+
+_PACKAGE = Path(__file__).parents[1]
 
 app = App(
     name="velatura",
@@ -182,7 +189,7 @@ def _one_line_warnings() -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], filename: str, *_: Any) -> None:
         text = " ".join(str(message).split())
-        ours = category.__module__.partition(".")[0] == "velatura" or "velatura" in filename
+        ours = category.__module__.partition(".")[0] == "velatura" or _PACKAGE in Path(filename).parents
         if ours and text not in seen:
             seen.add(text)
             print(f"velatura: warning: {text}", file=sys.stderr)
