@@ -63,14 +63,12 @@ def main() -> None:
     for name, views, width in (("blend-methods.jpg", VIEWS, 300), ("blend-seams.jpg", SEAMS, 300)):
         rows = [{method: cut(made[scene][method], view) for method in METHODS} for scene, view in views.items()]
         save(contact_sheet(rows, width=width, text=15), name)
-    row = {
-        "a cat, pasted": made["cat"]["paste"],
-        "blended": made["cat"]["gp-gan"],
-        "galaxies, pasted": made["galaxies"]["paste"],
-        "blended ": made["galaxies"]["gp-gan"],
+    shown = {
+        "a cat, pasted": cut(made["cat"]["paste"], VIEWS["cat"]),
+        "blended (gp-gan)": cut(made["cat"]["gp-gan"], VIEWS["cat"]),
+        "galaxies, pasted": cut(made["galaxies"]["paste"], VIEWS["galaxies"]),
+        "blended (poisson)": cut(made["galaxies"]["poisson"], VIEWS["galaxies"]),
     }
-    views = [VIEWS["cat"]] * 2 + [VIEWS["galaxies"]] * 2
-    shown = {name: cut(picture, view) for (name, picture), view in zip(row.items(), views, strict=True)}
     save(contact_sheet([shown], width=380, text=16), "banner.jpg")
 
 

@@ -94,7 +94,7 @@ def light() -> Scene:
     # With a strip of the wall and of the suit, so that both sides of the seam show the same.
     outline = [(228, 3), (292, 14), (322, 60), (316, 130), (306, 165), (330, 210), (336, 262), (300, 312), (215, 324)]
     outline += [(130, 302), (90, 250), (92, 190), (122, 148), (140, 135), (130, 90), (144, 28), (180, 6)]
-    return Scene("one photograph in two lights", source, soft_mask(source, outline, softness=2), destination)
+    return Scene("one photograph in two lights", source, soft_mask(source, outline, softness=4), destination)
 
 
 #: All scenes, by the names that the demo gives their folders.
