@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from velatura.image import Picture
-from velatura.placement import place
+from velatura.placement import ColourMap, place
 
 
 @pytest.fixture
@@ -56,3 +56,27 @@ def test_thinning_takes_the_same_grid_of_both(piece, window, most):
         # Outside of the mask the source's border repeats itself, on either grid another pixel of it.
         inside = piece.coverage(*window)[:: steps[0], :: steps[1]] > 0
         np.testing.assert_array_equal(got[..., inside], expected[..., inside])
+
+
+def test_a_colour_map_is_linear_interpolation_of_matrices_and_offsets(piece):
+    from dataclasses import replace
+
+    from scipy.ndimage import map_coordinates
+
+    piece, *_ = piece
+    rng = np.random.default_rng(2)
+    planes = rng.normal(0, 0.1, (12, 8, 9)).astype(np.float32)
+    window = (10, 50, 60, 65)
+    coloured = replace(piece, colours=ColourMap(planes, window))
+    rows, cols = (24, 57), (66, 110)
+    y, x = np.mgrid[slice(*rows), slice(*cols)]
+    grid = [(y + 0.5 - 10) * 8 / 60 - 0.5, (x + 0.5 - 50) * 9 / 65 - 0.5]
+    fine = np.stack([map_coordinates(plane, grid, order=1, mode="nearest") for plane in planes])
+    destination = np.moveaxis(piece.destination.pixels[slice(*rows), slice(*cols)], -1, 0) / 255.0
+    # Beyond the source its border's contrast repeats itself, with the colours that are looked up there.
+    (top, bottom), (left, right) = piece.bounds
+    inside = (y >= top) & (y < bottom) & (x >= left) & (x < right)
+    source = piece.contrast(rows, cols) + destination
+    expected = source + np.einsum("ijhw,jhw->ihw", fine[:9].reshape(3, 3, *y.shape), source) + fine[9:]
+    got = coloured.contrast(rows, cols) + destination
+    np.testing.assert_allclose(got[:, inside], np.clip(expected, 0, 1)[:, inside], atol=1e-5)

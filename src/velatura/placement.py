@@ -14,7 +14,50 @@ from velatura.image import Picture, in_profile_of, rescaled, white_of
 from velatura.ops.pyramid import fill_holes
 from velatura.ops.resize import resize
 
-__all__ = ["Piece", "place"]
+__all__ = ["ColourMap", "Piece", "place"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ColourMap:
+    """How colours change from place to place: ``x`` becomes ``x + matrix x + offset``, in units of white.
+
+    Attributes
+    ----------
+    planes : numpy.ndarray
+        (C*C + C, h, w) float32 on a coarse grid: the matrix by rows, then the offset.
+    window : tuple of int
+        Top, left, height and width of what the grid covers, in pixels of the destination; beyond it the border counts.
+    """
+
+    planes: np.ndarray
+    window: tuple[int, int, int, int]
+
+    def apply(self, colours: np.ndarray, rows: tuple[int, int], cols: tuple[int, int]) -> None:
+        """Change the colours (C, h, w) of a window of the destination in place; 0..1 in, 0..1 out."""
+        top, left, height, width = self.window
+        down, up_down = _interpolation(rows, top, height, self.planes.shape[1])
+        across, up_across = _interpolation(cols, left, width, self.planes.shape[2])
+        planes = up_down @ self.planes[:, down, across] @ up_across.T
+        channels = len(colours)
+        changed = planes[channels**2 :]
+        for row in range(channels):
+            for column in range(channels):
+                changed[row] += planes[row * channels + column] * colours[column]
+        colours += changed
+        np.clip(colours, 0, 1, out=colours)
+
+
+def _interpolation(span: tuple[int, int], start: int, extent: int, count: int) -> tuple[slice, np.ndarray]:
+    """Give the part of a coarse axis that a span of pixels needs, and the matrix that interpolates it linearly."""
+    position = np.clip((np.arange(*span) + 0.5 - start) * (count / extent) - 0.5, 0, count - 1)
+    below = np.minimum(position.astype(int), max(count - 2, 0))
+    first, last = int(below[0]), int(min(below[-1] + 1, count - 1))
+    share = (position - below).astype(np.float32)
+    matrix = np.zeros((len(position), last + 1 - first), np.float32)
+    index = np.arange(len(position))
+    matrix[index, below - first] = 1 - share
+    matrix[index, np.minimum(below + 1, last) - first] += share
+    return slice(first, last + 1), matrix
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +77,8 @@ class Piece:
     support : tuple of two (int, int)
         Rows and columns of the destination, half-open, outside of which the matte is 0.
     destination : Picture
+    colours : ColourMap or None
+        Changes the source's colours where they are read.
     """
 
     source: np.ndarray
@@ -42,6 +87,7 @@ class Piece:
     left: int
     support: tuple[tuple[int, int], tuple[int, int]]
     destination: Picture
+    colours: ColourMap | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -83,7 +129,7 @@ class Piece:
         return mask if opacity is None else mask / np.maximum(mask + (1 - mask) * opacity, 1e-6)
 
     def contrast(self, rows: tuple[int, int], cols: tuple[int, int]) -> np.ndarray:
-        """Give source minus destination in units of white: (C, h, w) float32.
+        """Give source minus destination in units of white: (C, h, w) float32, the source in its new colours.
 
         Beyond the source its border's contrast repeats itself: the seam then has the destination's own gradient.
         """
@@ -96,7 +142,13 @@ class Piece:
             down, across = np.clip(np.arange(*rows), top, bottom - 1), np.clip(np.arange(*cols), left, right - 1)
             source = source[np.ix_(down - top, across - left)]
             destination = destination[np.ix_(down, across)]
-        return _contrast(source, destination)
+        if self.colours is None:
+            return _contrast(source, destination)
+        black = np.broadcast_to(np.zeros((), source.dtype), source.shape)
+        planes = _contrast(source, black)
+        self.colours.apply(planes, rows, cols)
+        planes -= _contrast(destination, black)
+        return planes
 
     def faded(self, contrast: np.ndarray, rows: tuple[int, int], cols: tuple[int, int]) -> np.ndarray:
         """Let a `contrast` fade where the destination is transparent: there is no colour to match."""

@@ -49,8 +49,39 @@ def test_without_prior_it_begins_as_the_identity(square):
 def test_with_prior_it_begins_as_the_prior(square):
     composite = smooth_images(2)
     mask = square.expand(2, -1, -1, -1)
-    expected = seam_prior(composite, mask)[0].clamp(0, 1)
+    expected = seam_prior(composite, mask).guess(composite, mask)
     torch.testing.assert_close(BlendingGAN(width=8, bottleneck=16)(composite, mask), expected)
+
+
+@pytest.mark.parametrize("prior", [True, False])
+def test_the_map_of_colours_says_what_the_network_does(square, prior):
+    torch.manual_seed(0)
+    net = BlendingGAN(width=8, bottleneck=16, prior=prior)
+    torch.nn.init.normal_(net.leave.weight, std=0.02)
+    # Colours far from black and white: the network clips its guess, the map does not.
+    composite = 0.35 + 0.3 * smooth_images(2)
+    mask = square.expand(2, -1, -1, -1)
+    with torch.no_grad():
+        maps = net.colour_map(composite, mask)
+        changed = composite + (maps[:, :9].unflatten(1, (3, 3)) * composite[:, None]).sum(2) + maps[:, 9:]
+        torch.testing.assert_close(changed * mask, net(composite, mask) * mask, atol=1e-4, rtol=0)
+
+
+def test_a_finer_map_undoes_light_better():
+    """At 256x256 the pixels on the two sides of the seam are nearer than at 64x64."""
+    target = torch.nn.functional.interpolate(smooth_images(4), 256, mode="bicubic").clamp(0.1, 0.9)
+    source = 0.1 + 0.6 * target * torch.tensor([1.1, 0.9, 0.8])[:, None, None]
+    mask = torch.zeros(4, 1, 256, 256)
+    mask[..., 64:192, 64:192] = 1
+    composite = source * mask + target * (1 - mask)
+    net = BlendingGAN(width=8, bottleneck=16)
+    errors = []
+    for size in (64, 256):
+        small, small_mask = (torch.nn.functional.adaptive_avg_pool2d(x, size) for x in (composite, mask))
+        maps = torch.nn.functional.interpolate(net.colour_map(small, small_mask), 256, mode="bilinear")
+        changed = composite + (maps[:, :9].unflatten(1, (3, 3)) * composite[:, None]).sum(2) + maps[:, 9:]
+        errors.append(((changed - target).abs() * mask).mean().item())
+    assert errors[1] < errors[0]
 
 
 def test_the_papers_form_ignores_the_mask(square):
@@ -59,6 +90,7 @@ def test_the_papers_form_ignores_the_mask(square):
     blended = net(composite, square.expand(2, -1, -1, -1))
     assert blended.shape == composite.shape
     assert torch.equal(blended, net(composite, torch.zeros(2, 1, 64, 64)))
+    torch.testing.assert_close(net.colour_map(composite, square)[:, 9:], blended - composite)
 
 
 def test_images_of_a_batch_do_not_touch_each_other(square):
@@ -76,13 +108,14 @@ def test_critic_scores_every_image():
 def test_prior_without_a_seam_is_the_composite():
     composite = torch.rand(1, 3, 64, 64)
     for mask in (torch.zeros(1, 1, 64, 64), torch.ones(1, 1, 64, 64)):
-        torch.testing.assert_close(seam_prior(composite, mask)[0], composite)
+        torch.testing.assert_close(seam_prior(composite, mask).guess(composite, mask), composite)
 
 
 def test_prior_of_two_flat_colours_is_the_destinations(square):
     destination, source = torch.tensor([0.2, 0.5, 0.7])[:, None, None], torch.tensor([0.6, 0.4, 0.1])[:, None, None]
     composite = source * square + destination * (1 - square)
-    torch.testing.assert_close(seam_prior(composite, square)[0], destination.expand(1, 3, 64, 64), atol=1e-5, rtol=0)
+    guess = seam_prior(composite, square).guess(composite, square)
+    torch.testing.assert_close(guess, destination.expand(1, 3, 64, 64), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("sigma", "left"), [(0, 0.2), (0.7, 0.5)])
@@ -91,7 +124,7 @@ def test_prior_undoes_a_change_of_light(square, sigma, left):
     source = 0.1 + 0.6 * target * torch.tensor([1.1, 0.9, 0.8])[:, None, None]
     mask = torch.from_numpy(soften(square[0, 0].numpy(), sigma))[None, None] if sigma else square
     composite = source * mask + target * (1 - mask)
-    guess, _ = seam_prior(composite, mask.expand(8, -1, -1, -1))
+    guess = seam_prior(composite, mask.expand(8, -1, -1, -1)).guess(composite, mask)
     error, before = ((mask * (image - target)).abs().mean().item() for image in (guess, composite))
     assert error < left * before
 
@@ -101,7 +134,7 @@ def test_prior_knows_one_scene_from_two(square):
     source = 0.1 + 0.6 * target * torch.tensor([1.1, 0.9, 0.8])[:, None, None]
     foreign = source.roll(1, 0)
     one, two = (
-        seam_prior(piece * square + target * (1 - square), square.expand(16, -1, -1, -1))[1]
+        seam_prior(piece * square + target * (1 - square), square.expand(16, -1, -1, -1)).alike
         for piece in (source, foreign)
     )
     assert one.shape == (16, 2, 1, 1)

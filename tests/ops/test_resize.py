@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from skimage.transform import resize as skimage_resize
 
-from velatura.ops.resize import resize, sample, weights
+from velatura.ops.resize import resize, weights
 
 
 @pytest.mark.parametrize("kernel", ["area", "linear", "bicubic", "lanczos"])
@@ -36,12 +36,6 @@ def test_shrinking_widens_the_kernel():
     stripes = np.tile([0.0, 1.0], 32)[None].repeat(8, 0)
     small = resize(stripes, 8, 13, "bicubic")
     np.testing.assert_allclose(small[:, 2:-2], 0.5, atol=0.03)
-
-
-def test_sample_reads_between_pixels_and_repeats_the_border():
-    planes = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
-    got = sample(planes, np.array([-5.0, 0.5, 9.0]), np.array([0.25, 2.0]))
-    np.testing.assert_allclose(got[0], [[0.25, 2], [1.75, 3.5], [3.25, 5]])
 
 
 @pytest.mark.parametrize("kernel", ["area", "linear", "bicubic"])

@@ -98,12 +98,3 @@ def test_no_difference_gives_no_correction():
     half = close_seam(seam, Equation(), 3)
     assert not half.correction.any()
     assert not finish(seam, half, Equation(), 48).any()
-
-
-def test_a_reference_colours_the_source_alone():
-    mask, difference = scene(128, 128)
-    reference = np.full((3, 16, 16), 0.25, np.float32)
-    seam = Arrays(mask, np.full_like(difference, -0.25))  # the reference closes the gap exactly
-    half = close_seam(seam, Equation(), 3, reference)
-    got = finish(seam, half, Equation(), 64)
-    np.testing.assert_allclose(got, np.where(mask > 0, 0.25, 0)[None].repeat(3, 0), atol=0.002)

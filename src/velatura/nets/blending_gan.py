@@ -12,12 +12,13 @@ skips=False, bottleneck=4000)`` is the paper's own form.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["BlendingGAN", "Critic", "seam_prior"]
+__all__ = ["BlendingGAN", "Critic", "Prior", "seam_prior"]
 
 SIZE = 64  # GP-GAN section 3.2: composites are shrunk to 64x64
 
@@ -115,17 +116,83 @@ class BlendingGAN(nn.Module):
             About 0..1, not clipped.
         """
         image = composite - 0.5
-        guess = image
+        if not self.residual:
+            return functional.pixel_shuffle(self._maps(image, mask, None, None), 2) + 0.5
+        prior = self._read_seam(composite, mask)
+        guess = image if prior is None else prior.guess(composite, mask) - 0.5
+        matrix, offset, trust = self._affine(image, mask, guess, prior)
+        correction = (matrix * guess[:, None]).sum(dim=2) + offset
+        if prior is not None:
+            correction = correction + trust * (guess - image)
+        return composite + (correction * mask if self.see_mask else correction)
+
+    def colour_map(self, composite: Tensor, mask: Tensor) -> Tensor:
+        """Say how the source's colours change, for use at any resolution.
+
+        The seam is read at the resolution that is given: the finer, the nearer are the pixels on its two sides. The
+        network itself looks at 64x64.
+
+        Parameters
+        ----------
+        composite : Tensor of float32, (N, 3, S, S)
+            As for `forward`; S = 64, 128, 256...
+        mask : Tensor of float32, (N, 1, S, S)
+
+        Returns
+        -------
+        Tensor of float32, (N, 12, S, S)
+            At every place a matrix (9, by rows) and an offset (3): a colour ``x`` becomes ``x + matrix x + offset``.
+
+        Examples
+        --------
+        >>> net = BlendingGAN(width=8, bottleneck=16)
+        >>> composite, mask = torch.rand(1, 3, 128, 128), torch.ones(1, 1, 128, 128)
+        >>> net.colour_map(composite, mask).shape
+        torch.Size([1, 12, 128, 128])
+        """
+        size = composite.shape[-2:]
+        small, small_mask = (functional.adaptive_avg_pool2d(planes, SIZE) for planes in (composite, mask))
+        if not self.residual:
+            change = functional.interpolate(self(small, small_mask) - small, size, mode="bilinear")
+            return torch.cat([torch.zeros_like(change).repeat(1, 3, 1, 1), change], dim=1)
+        prior = self._read_seam(composite, mask)
+        image = small - 0.5
+        guess = image if prior is None else prior.shrunk(SIZE).guess(small, small_mask) - 0.5
+        matrix, offset, trust = (
+            functional.interpolate(maps.flatten(1, -3), size, mode="bilinear")
+            for maps in self._affine(image, small_mask, guess, prior)
+        )
+        matrix = matrix.unflatten(1, (3, 3))
+        if prior is None:
+            return torch.cat([matrix.flatten(1, 2), offset - 0.5 * matrix.sum(dim=2)], dim=1)
+        # The guess is P x + k, the change M (P x + k - 1/2) + o + t (P x + k - x).
+        whole = torch.einsum("nijhw,njk->nikhw", matrix, prior.matrix)
+        whole = whole + trust[:, None] * (prior.matrix - torch.eye(3, device=matrix.device))[..., None, None]
+        moved = (matrix * (prior.offset - 0.5)[:, None]).sum(dim=2) + offset + trust * prior.offset
+        return torch.cat([whole.flatten(1, 2), moved], dim=1)
+
+    def _read_seam(self, composite: Tensor, mask: Tensor) -> Prior | None:
+        if not self.prior:
+            return None
+        with torch.autocast(composite.device.type, enabled=False):
+            return seam_prior(composite, mask)
+
+    def _affine(self, image: Tensor, mask: Tensor, guess: Tensor, prior: Prior | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Matrix (N, 3, 3, 64, 64), offset (N, 3, 64, 64) and trust in the prior (N, 1, 64, 64)."""
+        maps = self._maps(image, mask, guess, prior)
+        maps = functional.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
+        trust = 1 + maps[:, 12:] if self.prior else torch.zeros_like(maps[:, :1])
+        return maps[:, :9].unflatten(1, (3, 3)), maps[:, 9:12], trust
+
+    def _maps(self, image: Tensor, mask: Tensor, guess: Tensor | None, prior: Prior | None) -> Tensor:
+        """Run the network: float32 maps at 32x32."""
         seen = [image]
         if self.see_mask:
             # The source alone as well: a convolution cannot multiply by the mask.
             seen += [mask - 0.5, image * mask]
-        if self.prior:
-            with torch.autocast(composite.device.type, enabled=False):
-                guess, alike = seam_prior(composite, mask)
-                guess = guess.clamp(0, 1) - 0.5
+        if prior is not None and guess is not None:
             # A convolution would have to find out by itself whether the seam can be trusted.
-            seen += [guess - image, alike.expand(-1, -1, *image.shape[2:])]
+            seen += [guess - image, prior.alike.expand(-1, -1, *image.shape[2:])]
         x = functional.leaky_relu(self.enter(functional.pixel_unshuffle(torch.cat(seen, dim=1), 2)), 0.2)
         maps = [x]
         for layer in self.down:
@@ -139,20 +206,38 @@ class BlendingGAN(nn.Module):
                 x = functional.leaky_relu(self.up[level](x), 0.2)
             joined = torch.cat([x, maps[level]], dim=1) if self.skips else x
             x = functional.leaky_relu(self.merge[level](joined), 0.2)
-        # Float32 from here on: the sum must not be rounded to what bfloat16 can hold.
-        x = self.leave(x).float()
-        if not self.residual:
-            return functional.pixel_shuffle(x, 2) + 0.5
-        maps = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-        matrix, offset, trust = maps[:, :9].unflatten(1, (3, 3)), maps[:, 9:12], 1 + maps[:, 12:]
-        correction = (matrix * guess[:, None]).sum(dim=2) + offset
-        if self.prior:
-            correction = correction + trust * (guess - image)
-        return composite + (correction * mask if self.see_mask else correction)
+        # Float32 from here on: the sums must not be rounded to what bfloat16 can hold.
+        return self.leave(x).float()
+
+
+class Prior(NamedTuple):
+    """What the seam tells: a colour ``x`` of the source becomes ``matrix x + offset``.
+
+    Attributes
+    ----------
+    matrix : Tensor, (N, 3, 3)
+    offset : Tensor, (N, 3, H, W)
+    alike : Tensor, (N, 2, 1, 1)
+        Whether the two sides show one thing: the correlation of their colours, -1..1, high for one scene in two
+        lights and near 0 for two scenes; and the distance that the change leaves between them, 0..1.
+    """
+
+    matrix: Tensor
+    offset: Tensor
+    alike: Tensor
+
+    def guess(self, composite: Tensor, mask: Tensor) -> Tensor:
+        """Give the composite with its source changed, 0..1."""
+        changed = (self.matrix @ composite.flatten(2)).reshape(composite.shape) + self.offset
+        return (composite + mask * (changed - composite)).clamp(0, 1)
+
+    def shrunk(self, size: int) -> Prior:
+        """Give the same for a smaller image."""
+        return self._replace(offset=functional.adaptive_avg_pool2d(self.offset, size))
 
 
 @torch.no_grad()
-def seam_prior(composite: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def seam_prior(composite: Tensor, mask: Tensor) -> Prior:
     """The change of colours that makes the two sides of the seam agree, without any learning.
 
     Two neighbouring pixels, one of the source and one of the destination, show nearly the same thing in two
@@ -170,11 +255,8 @@ def seam_prior(composite: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns
     -------
-    changed : Tensor, (N, 3, H, W)
-        The composite with its source changed; not clipped. Without any seam: the composite.
-    alike : Tensor, (N, 2, 1, 1)
-        Whether the two sides show one thing: the correlation of their colours, -1..1, high for one scene in two
-        lights and near 0 for two scenes; and the distance that the change leaves between them, 0..1.
+    Prior
+        Without any seam: no change.
 
     Notes
     -----
@@ -229,10 +311,12 @@ def seam_prior(composite: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         for offset in (0, distance):
             pull.narrow(axis, offset, weight.shape[axis]).add_(strength)
             pulled.narrow(axis, offset, weight.shape[axis]).add_(drawn)
-    changed = torch.where(total > 2e-12, change(composite) + _membrane(pull, pulled), composite)
+    seen = total > 2e-12
+    moved = mean_destination - (matrix @ mean_source.flatten(2)).reshape(mean_source.shape)
+    offset = torch.where(seen, moved + _membrane(pull, pulled), torch.zeros_like(composite))
+    matrix = torch.where(seen[:, 0], matrix, torch.eye(3, dtype=matrix.dtype, device=matrix.device))
     own = (_trace(spread_source) * _trace(spread_destination)).sqrt()
-    alike = torch.cat([common / own, distant], dim=1)
-    return composite + mask * (changed - composite), alike
+    return Prior(matrix, offset, torch.cat([common / own, distant], dim=1))
 
 
 def _trace(matrix: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from scipy import sparse
 
-__all__ = ["Kernel", "resize", "sample", "weights"]
+__all__ = ["Kernel", "resize", "weights"]
 
 Kernel = Literal["area", "linear", "bicubic", "lanczos"]
 
@@ -121,29 +121,3 @@ def resize(
     turned = narrow.reshape(new_height, old_width, channels).transpose(1, 0, 2).reshape(old_width, -1)
     out = (horizontal @ turned).reshape(-1, new_height, channels).transpose(1, 0, 2)
     return np.ascontiguousarray(out[..., 0] if image.ndim == 2 else out)
-
-
-def sample(planes: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-    """Read planes by linear interpolation on a grid of positions; the border repeats itself.
-
-    Parameters
-    ----------
-    planes : numpy.ndarray
-        (C, h, w) float.
-    rows, cols : numpy.ndarray
-        (H,) and (W,): positions, pixel centres at whole numbers.
-
-    Returns
-    -------
-    numpy.ndarray
-        (C, H, W), dtype of ``planes``.
-    """
-    for axis, position in ((1, rows), (2, cols)):
-        last = planes.shape[axis] - 1
-        position = np.clip(position, 0, last)
-        below = np.minimum(position.astype(int), max(last - 1, 0))
-        share = (position - below).astype(planes.dtype)
-        share = share[:, None] if axis == 1 else share
-        low, high = planes.take(below, axis), planes.take(np.minimum(below + 1, last), axis)
-        planes = low + share * (high - low)
-    return planes

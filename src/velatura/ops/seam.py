@@ -177,7 +177,6 @@ def close_seam(
     seam: Seam,
     equation: Equation,
     levels: int,
-    reference: np.ndarray | None = None,
     *,
     tick: Callable[[], None] = lambda: None,
 ) -> Level:
@@ -189,9 +188,6 @@ def close_seam(
     equation : Equation
     levels : int
         Number of halvings to the coarsest level, at least 1.
-    reference : numpy.ndarray, optional
-        (C, h, w) colour correction of the *source* at the coarsest level, for instance the Blending GAN's; None for
-        the colours of the composite as they are.
     tick : callable
         Called after every window; what it raises stops the work.
 
@@ -206,8 +202,6 @@ def close_seam(
         difference = halve(finer.difference)
         pyramid.append(Level(halve(finer.mask), difference, np.zeros_like(difference)))
     coarsest = pyramid[-1]
-    if reference is not None:
-        coarsest.correction[:] = coarsest.mask * reference
     correct_window(coarsest.mask, coarsest.difference, coarsest.correction, equation)
     for fine, coarse in zip(pyramid[-2::-1], pyramid[:0:-1], strict=True):
         height, width = fine.mask.shape
