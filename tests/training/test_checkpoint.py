@@ -82,9 +82,42 @@ def test_remains_of_a_killed_save_are_passed_over(tmp_path, parts):
     assert checkpoint.latest(tmp_path) == good
 
 
-def test_the_same_step_can_be_saved_twice(tmp_path, parts):
-    checkpoint.save(tmp_path, 1, parts, {"minutes": 1})
-    assert checkpoint.load(checkpoint.save(tmp_path, 1, parts, {"minutes": 2}))[1]["minutes"] == 2
+def test_remains_of_killed_saves_are_removed(tmp_path, parts):
+    good = checkpoint.save(tmp_path, 1, parts, {})
+    (good.parent / ".partial-00000002-1").mkdir()
+    (good.parent / "step-00000003").mkdir()  # its removal had begun
+    checkpoint.remove_remains(tmp_path)
+    assert list(good.parent.iterdir()) == [good]
+
+
+@pytest.mark.parametrize("lost", ["state.json", "critic.safetensors"])
+def test_an_incomplete_checkpoint_is_passed_over(tmp_path, parts, lost):
+    good = checkpoint.save(tmp_path, 1, parts, {})
+    (checkpoint.save(tmp_path, 2, parts, {}) / lost).unlink()
+    assert checkpoint.latest(tmp_path) == good
+    again = checkpoint.save(tmp_path, 2, parts, {})
+    assert checkpoint.latest(tmp_path) == again
+    assert equal(parts, checkpoint.load(again)[0])
+
+
+def test_the_same_step_saved_again_is_never_absent(tmp_path, parts, monkeypatch):
+    def killed(*_, **__):
+        raise SystemError("killed")
+
+    first = checkpoint.save(tmp_path, 1, parts, {"minutes": 1})
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint.shutil, "rmtree", killed)
+        assert checkpoint.save(tmp_path, 1, parts, {"minutes": 2}) == first
+    assert equal(parts, checkpoint.load(first)[0])
+
+
+def test_a_removal_that_is_broken_off_leaves_no_checkpoint(tmp_path, parts, monkeypatch):
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, parts, {})
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", lambda folder, **_: None)
+    newest = checkpoint.save(tmp_path, 3, parts, {}, keep=1)
+    assert not list((tmp_path / "checkpoints").glob("step-0000000[12]/state.json"))
+    assert checkpoint.latest(tmp_path) == newest
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "renamed"])

@@ -154,6 +154,26 @@ def test_two_processes_train_one_network(tmp_path):
     assert checkpoint.load(checkpoint.latest(tmp_path))[1]["step"] == 4
 
 
+def test_settings_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    train(Tiny(config(1)), tmp_path, quiet=True)
+    before = (tmp_path / "config.json").read_bytes()
+
+    def killed(path, target):
+        raise SystemError("killed")
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(SystemError, match="killed"):
+        train(Tiny(config(1, batch_size=3)), tmp_path, resume=True, quiet=True)
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_remains_of_a_killed_run_are_removed(tmp_path):
+    remains = tmp_path / "checkpoints" / ".partial-00000001-1"
+    remains.mkdir(parents=True)
+    train(Tiny(config(1)), tmp_path, quiet=True)
+    assert not remains.exists()
+
+
 def test_a_batch_that_fails_is_told(tmp_path):
     recipe = Tiny(config(11))
     recipe.batch = lambda step, rank: 1 / 0

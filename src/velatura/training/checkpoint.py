@@ -6,6 +6,8 @@
         generator.safetensors            one file per part: a network, its average, an optimizer
         generator-adam-1-of-3.safetensors    or several, each under 16 MiB
         state.json                       step, settings, the numbers of the optimizers, list of the files
+
+A folder is a checkpoint while it has its ``state.json`` and every file that this lists.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ from torch.optim import Optimizer
 
 from velatura.errors import ModelError
 
-__all__ = ["latest", "load", "optimizer_state", "restore_optimizer", "save"]
+__all__ = ["latest", "load", "optimizer_state", "remove_remains", "restore_optimizer", "save", "write_text"]
 
 LARGEST = 15 * 2**20  # bytes of tensors in one file, so that with its header it stays under 16 MiB
 Parts = dict[str, dict[str, Tensor]]
@@ -32,6 +35,8 @@ Parts = dict[str, dict[str, Tensor]]
 
 def save(run: Path, step: int, parts: Parts, state: dict[str, Any], keep: int = 2) -> Path:
     """Write one checkpoint, then remove all but the last `keep`.
+
+    One of the same step that is complete stays as it is: it has the same tensors.
 
     Parameters
     ----------
@@ -49,10 +54,12 @@ def save(run: Path, step: int, parts: Parts, state: dict[str, Any], keep: int = 
     Returns
     -------
     Path
-        The new folder.
+        The checkpoint's folder.
     """
     checkpoints = run / "checkpoints"
     final = checkpoints / f"step-{step:08d}"
+    if _is_complete(final):  # the same step, saved twice: by time, then on leaving
+        return final
     partial = checkpoints / f".partial-{step:08d}-{os.getpid()}"
     partial.mkdir(parents=True)
     try:
@@ -70,18 +77,24 @@ def save(run: Path, step: int, parts: Parts, state: dict[str, Any], keep: int = 
         shapes = {
             part: {name: list(tensor.shape) for name, tensor in tensors.items()} for part, tensors in parts.items()
         }
-        text = json.dumps({"step": step, **state, "files": files, "shapes": shapes})
-        (partial / "state.json").write_text(text, "utf-8")
-        _sync(partial / "state.json")
-        if final.exists():  # the same step, saved twice: by time, then on leaving
-            shutil.rmtree(final)
+        write_text(partial / "state.json", json.dumps({"step": step, **state, "files": files, "shapes": shapes}))
+        if final.exists():
+            _remove(final)
         partial.rename(final)
         _sync(checkpoints)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     for old in _complete(run)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
     return final
+
+
+def remove_remains(run: Path) -> None:
+    """Remove what killed saves left; call it before the first save of a process, while no other one saves here."""
+    checkpoints = run / "checkpoints"
+    broken_off = [folder for folder in checkpoints.glob("step-*") if not (folder / "state.json").exists()]
+    for folder in [*checkpoints.glob(".partial-*"), *broken_off]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def latest(run: Path) -> Path | None:
@@ -170,7 +183,30 @@ def _piece_number(key: str) -> int:
 
 
 def _complete(run: Path) -> list[Path]:
-    return sorted(p.parent for p in (run / "checkpoints").glob("step-*/state.json"))
+    return sorted(folder for folder in (run / "checkpoints").glob("step-*") if _is_complete(folder))
+
+
+def _is_complete(folder: Path) -> bool:
+    try:
+        files = json.loads((folder / "state.json").read_text("utf-8"))["files"]
+    except (OSError, KeyError, TypeError, ValueError):
+        return False
+    return all((folder / file).is_file() for names in files.values() for file in names)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a checkpoint; whenever that is broken off, what is left is none."""
+    with suppress(OSError):
+        (folder / "state.json").unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of text, whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, "utf-8")
+    _sync(partial)
+    partial.replace(path)
 
 
 def _sync(path: Path) -> None:

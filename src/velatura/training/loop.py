@@ -212,8 +212,9 @@ def train(
     console = Console(quiet=quiet or not chief, highlight=False, soft_wrap=True)
     if chief:
         run.mkdir(parents=True, exist_ok=True)
+        checkpoint.remove_remains(run)
         settings = {"recipe": recipe.name, "settings": config.model_dump()}
-        (run / "config.json").write_text(json.dumps(settings, indent=1) + "\n", "utf-8")
+        checkpoint.write_text(run / "config.json", json.dumps(settings, indent=1) + "\n")
     log = _Log(run, step, config.tensorboard) if chief else None
     weights = sum(p.numel() for p in recipe.networks[first].parameters())
     console.print(
