@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
-from velatura.errors import InputError
+from velatura.errors import InputError, ModelError
+from velatura.training import checkpoint, recipes
 from velatura.training.recipe import TrainConfig, make_config
 
 
@@ -50,3 +53,28 @@ def test_files_are_refused_in_one_line(tmp_path):
 def test_a_config_is_frozen():
     with pytest.raises(ValidationError):
         make_config(TrainConfig).steps = 3
+
+
+def test_a_config_is_a_file_or_the_name_of_one_of_ours(tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "mine.toml").write_text("no_such_setting = 1")
+    monkeypatch.chdir(here)
+    for file in (here / "mine.toml", Path("mine.toml"), Path("../here/mine.toml")):
+        with pytest.raises(InputError, match="unknown setting 'no_such_setting'"):
+            recipes.run("blend", tmp_path / "run", config=file)
+    with pytest.raises(InputError, match="unknown setting 'other'"):  # found: the recipe's file has no fault
+        recipes.run("blend", tmp_path / "run", config=Path("blend_paper"), settings=["other=1"])
+    for absent in (tmp_path / "blend_paper", Path("blend_papers")):
+        with pytest.raises(InputError, match=f"{absent.name}.* cannot be read"):
+            recipes.run("blend", tmp_path / "run", config=absent)
+
+
+@pytest.mark.parametrize("torn", ['{"recipe": "bl', "{}", "[]", "\x00\x00"])
+def test_damaged_settings_of_a_run_are_told_in_one_line(tmp_path, torn):
+    checkpoint.save(tmp_path, 1, {}, {})
+    (tmp_path / "config.json").write_text(torn)
+    for use in (lambda: recipes.run("blend", tmp_path, resume=True), lambda: recipes.load_run(tmp_path)):
+        with pytest.raises(ModelError, match=r"config\.json is missing or damaged .*; delete it") as caught:
+            use()
+        assert "\n" not in str(caught.value)

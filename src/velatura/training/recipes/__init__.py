@@ -61,6 +61,8 @@ def run(
     ------
     InputError
         The recipe, a setting or the data folder is at fault.
+    ModelError
+        The settings of the run to resume are damaged.
     MachineError
         Lightning is not installed.
     """
@@ -68,7 +70,7 @@ def run(
     stored = folder / "config.json"
     tables: list[Any] = []
     if resume and stored.is_file():
-        started = json.loads(stored.read_text("utf-8"))
+        started = _read_settings(stored)
         if started["recipe"] != name:
             raise InputError(f"run {folder} is of recipe {started['recipe']!r}, not {name!r}")
         tables.append(started["settings"])
@@ -76,8 +78,9 @@ def run(
         usual = Path(__file__).with_name(f"{name}.toml")
         tables += [usual] if usual.is_file() else []
     if config is not None:
-        packaged = Path(__file__).with_name(f"{config}.toml")
-        tables.append(packaged if packaged.is_file() and not config.exists() else config)
+        packaged = Path(__file__).parent / f"{config.name}.toml"
+        is_name = config.name == str(config) and not config.exists()
+        tables.append(packaged if is_name and packaged.is_file() else config)
     chosen = make_config(model, *tables, settings=settings)
     try:
         from velatura.training.loop import train
@@ -101,14 +104,14 @@ def load_run(folder: Path, settings: Sequence[str] = ()) -> tuple[Any, Any, int]
     Raises
     ------
     ModelError
-        The run has no complete checkpoint.
+        The run has no complete checkpoint, or its settings are damaged.
     """
     from velatura.training import checkpoint
 
     found = checkpoint.latest(folder)
     if not found:
         raise ModelError(f"run {folder} has no complete checkpoint yet")
-    started = json.loads((folder / "config.json").read_text("utf-8"))
+    started = _read_settings(folder / "config.json")
     recipe_class, model = _find(started["recipe"])
     recipe = recipe_class(make_config(model, started["settings"], settings=settings))
     parts, state = checkpoint.load(found)
@@ -124,6 +127,17 @@ def evaluate(folder: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
     print(f"{folder}, step {step:,}")
     print(recipe.table(scores))
     return scores
+
+
+def _read_settings(file: Path) -> dict[str, Any]:
+    """What `velatura.training.loop.train` wrote into ``config.json``: the recipe's name and its settings."""
+    try:
+        found = json.loads(file.read_text("utf-8"))
+        return {"recipe": str(found["recipe"]), "settings": dict(found["settings"])}
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{file} is missing or damaged ({error!r}); delete it and resume the run with its own --config and --set"
+        ) from error
 
 
 def _find(name: str) -> tuple[type[Any], type[TrainConfig]]:
