@@ -410,7 +410,19 @@ def _exact_rows(piece: Piece, tick: Callable[[], None], *, mixed: bool) -> Itera
 
 
 def _mixed_source(piece: Piece, rows: tuple[int, int], cols: tuple[int, int], free: np.ndarray) -> np.ndarray:
-    """Give ``-div (v - grad s)`` where ``v`` is the stronger of the two gradients: (C, h, w)."""
+    """Give ``-div (v - grad s)`` where ``v`` is the stronger of the two gradients: (C, h, w), in bands of rows."""
+    out = np.empty((piece.shape[0], *free.shape), np.float32)
+    for top in range(rows[0], rows[1], STRIP):
+        bottom = min(top + STRIP, rows[1])
+        wide = max(top - 1, rows[0]), min(bottom + 1, rows[1])
+        band = slice(top - rows[0], bottom - rows[0])
+        flow = _mixed_divergence(piece, wide, cols)[:, top - wide[0] : bottom - wide[0]]
+        np.multiply(flow, -free[band].astype(np.float32), out=out[:, band])
+    return out
+
+
+def _mixed_divergence(piece: Piece, rows: tuple[int, int], cols: tuple[int, int]) -> np.ndarray:
+    """Give ``div (v - grad s)`` in a window: right but for rows next to a cut."""
     window = piece.destination.pixels[slice(*rows), slice(*cols)]
     destination = np.moveaxis(window, -1, 0).astype(np.float32) / np.float32(piece.destination.white)
     contrast = piece.contrast(rows, cols)
@@ -427,7 +439,7 @@ def _mixed_source(piece: Piece, rows: tuple[int, int], cols: tuple[int, int], fr
         inner = full[:, :-1] if axis == -2 else full[..., :-1]
         np.multiply(theirs - ours, stronger, out=inner)
         flux.append(full)
-    return -divergence(*flux) * free
+    return divergence(*flux)
 
 
 def _neighbours(plane: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
