@@ -245,8 +245,20 @@ def test_the_largest_side_can_really_be_written(suffix: str, tmp_path: Path) -> 
     assert open_image(path).width == side
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no file system that holds no files")
+def test_a_folder_that_takes_no_files() -> None:
+    with pytest.raises(InputError, match=r"/proc/x\.png: (cannot be written|no permission)"):
+        check_output("/proc/x.png", height=4, width=4)
+
+
+def test_a_disk_that_does_not_tell_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = type("Usage", (), {"total": 0, "free": 0})
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    assert save_image(np.zeros((50, 50, 3), np.uint8), tmp_path / "a.bmp").exists()
+
+
 def test_too_large_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = type("Usage", (), {"free": 10_000_000})
+    usage = type("Usage", (), {"total": 20_000_000, "free": 10_000_000})
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(MachineError, match="the disk has 10 MB left") as error:
         check_output(tmp_path / "a.bmp", height=5000, width=5000)

@@ -153,7 +153,7 @@ class SaveOptions:
     Attributes
     ----------
     format : str or None
-        ``png``, ``jpeg``, ``webp``, ``tiff``, ``avif``, ``bmp``; None takes the suffix of the path.
+        ``png``, ``jpeg``, ``webp``, ``tiff``, ``avif``, ``bmp``, ``gif``; None takes the suffix of the path.
     quality : int or None
         1..100 for the lossy formats; None takes the format's default.
     overwrite : bool

@@ -69,6 +69,7 @@ def test_help_shows_what_the_params_declare(capsys: pytest.CaptureFixture[str], 
     assert "Usage: velatura invert IMAGE [--mask FILE] -o OUT [options]" in text
     assert "Turn a picture into its negative." in text
     assert "IMAGE The picture. [required]" in text
+    assert "The file to write, or a folder: a batch keeps its names there, one image is called NAME-invert." in text
     assert "--strength VALUE How much of it. [0 to 1; default: 1]" in text
     assert "--shift VALUE X,Y to roll the result by. [px; default: 0,0]" in text
     assert "--tone CHOICE Colour of the result. [default: plain] [choices: plain, warm]" in text
@@ -144,7 +145,10 @@ def test_output_folder_takes_a_name_by_itself(photo: Path):
     ("words", "message"),
     [
         ([], "missing IMAGE (the picture); see velatura invert --help"),
-        (["photo.png"], "missing -o (the file to write; a folder for a batch); see velatura invert --help"),
+        (
+            ["photo.png"],
+            "missing -o (the file to write, or a folder: ",
+        ),
         (["photo.png", "-o"], "-o needs a value; see velatura invert --help"),
         (["photo.png", "x", "-o", "out.png"], "one word too many: 'x'; see velatura invert --help"),
         (["photo.png", "-o", "out.png", "--strenght", "1"], "unknown option '--strenght'; did you mean '--strength'?"),
@@ -159,6 +163,7 @@ def test_output_folder_takes_a_name_by_itself(photo: Path):
         (["photo.png", "-o", "out.png", "--device", "gpu"], "unknown device 'gpu'; expected auto, cpu, cuda,"),
         (["photo.png", "-o", "out.png", "--resume"], "--resume and --jobs are for folders; no input is one"),
         (["photo.png", "-o", "nowhere/out.png"], "nowhere/out.png: the folder"),
+        (["photo.png", "-o", "nowhere/"], "nowhere/: no such folder; make it first, or name a file"),
         (["photo.png", "-o", "photo.png", "--overwrite"], "photo.png is an input of this work"),
         (["photo.png", "-o", "taken.png"], "taken.png exists;"),
         (["photo.png", "-o", "out.xyz"], "out.xyz: the suffix '.xyz' is none that can be written"),

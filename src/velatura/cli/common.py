@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 import sys
 import time
@@ -141,7 +142,10 @@ def image_command(task: type[Task], *, examples: str, by_flag: Collection[str] =
     fields = task.Params.model_fields
     inputs = [_input(one, one.name in by_flag) for one in task.inputs]
     out = Parameter(
-        name=["--output", "-o"], group=_INPUTS, metavar="OUT", help="The file to write; a folder for a batch."
+        name=["--output", "-o"],
+        group=_INPUTS,
+        metavar="OUT",
+        help=f"The file to write, or a folder: a batch keeps its names there, one image is called NAME-{task.name}.",
     )
     model = Parameter(group=_TASK, metavar="NAME|FILE", help="See `velatura models list`; default: the task's own.")
     signature = inspect.Signature(
@@ -162,7 +166,10 @@ def image_command(task: type[Task], *, examples: str, by_flag: Collection[str] =
         work = shared.work(task, params, given.get("model"))
         paths = [given.get(one.name) for one in task.inputs]
         batch = any(path is not None and Path(path).is_dir() for path in paths)
-        return (_run_batch if batch else _run_one)(work, paths, Path(given["out"]), shared)
+        out = Path(given["out"])
+        if not batch and given["out"].endswith(("/", os.sep)) and not out.is_dir():
+            raise InputError(f"{given['out']}: no such folder; make it first, or name a file")
+        return (_run_batch if batch else _run_one)(work, paths, out, shared)
 
     # The parser reads names and defaults from the one, types and help from the other.
     command.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
@@ -225,8 +232,18 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
 
 
 def _sentence(text: str) -> str:
-    """Write a line of help as a sentence; declarations leave out the capital and the full stop."""
-    return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""
+    """Write a line of help as a sentence; declarations leave out the capital and the full stop.
+
+    Examples
+    --------
+    >>> _sentence("how much of it"), _sentence("gp-gan: by a network; paste")
+    ('How much of it.', 'gp-gan: by a network; paste.')
+    """
+    if not text:
+        return ""
+    # A choice or a compound is a name, to be typed as it stands.
+    is_name = any(mark in text.partition(" ")[0] for mark in "-:")
+    return f"{text[:1] if is_name else text[:1].upper()}{text[1:].rstrip('.')}."
 
 
 # --- doing the work ---------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -119,24 +120,20 @@ def _memory() -> str:
 
 def _round_trip(folder: Path, name: str) -> str:
     """Write a small image in a format and read it back through the package's own door."""
-    from PIL import Image
-
     from velatura.image import open_image, save_image
 
     kind, _, deep = name.partition(" ")
     ramp = np.linspace(0, 1, 32 * 32 * 3).reshape(32, 32, 3)
     pixels = (ramp * 65535).astype(np.uint16) if deep else (ramp * 255).astype(np.uint8)
     path = folder / f"{name.replace(' ', '-')}.{kind}"
-    if kind == "gif":  # read only
-        Image.fromarray(pixels).save(path)
-    else:
+    with warnings.catch_warnings(action="ignore"):  # that GIF has 256 colours
         save_image(open_image(pixels), path)
     read = open_image(path)
     if read.pixels.dtype != pixels.dtype or read.pixels.shape != pixels.shape:
         raise RuntimeError(f"came back as {read.pixels.dtype} {read.pixels.shape}")
     if np.abs(read.pixels / np.iinfo(pixels.dtype).max - ramp).mean() > 0.1:
         raise RuntimeError("came back with other colours")
-    return "read" if kind == "gif" else "read and written"
+    return "read and written"
 
 
 def _models() -> str:

@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -157,6 +158,10 @@ def _check_place(path: Path, inputs: Iterable[object], overwrite: bool) -> None:
         raise InputError(f"{path}: the folder {target.parent} does not exist; make it first")
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise InputError(f"{path}: no permission to write into {target.parent}; choose another folder")
+    if not shutil.disk_usage(target.parent).total:
+        # No disk, or one that does not tell its size: only trying shows whether it takes files.
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
 
 
 def file_of(source: object) -> Path | None:
@@ -190,11 +195,11 @@ def _check_room(path: Path, name: str, height: int, width: int, bits: int) -> No
     # Three samples a pixel, though it may be one: only BMP is exact, and it stores grey in a third.
     plain = height * width * (2 if bits > 8 and spec.deep else 1) * (1 if spec.least == 1 else 3)
     least = int(plain * spec.least)
-    free = shutil.disk_usage(path.resolve().parent).free
-    if least > free:
+    disk = shutil.disk_usage(path.resolve().parent)
+    if disk.total and least > disk.free:
         raise MachineError(
             f"{path}: {width} x {height} pixels take at least {least / 1e6:.0f} MB as {name.upper()}, and the disk "
-            f"has {free / 1e6:.0f} MB left; make room or choose another disk"
+            f"has {disk.free / 1e6:.0f} MB left; make room or choose another disk"
         )
 
 
