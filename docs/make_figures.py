@@ -47,13 +47,14 @@ def cut(picture: np.ndarray, view: tuple[int, int, int]) -> np.ndarray:
 
 def save(picture: Image.Image, name: str) -> None:
     """Write a JPEG in the best quality that fits."""
-    for quality in range(92, 40, -4):
-        encoded = io.BytesIO()
-        picture.save(encoded, "JPEG", quality=quality, optimize=True)
-        if encoded.tell() <= LARGEST:
-            break
-    (IMAGES / name).write_bytes(encoded.getvalue())
-    print(f"{IMAGES / name}: {encoded.tell() >> 10} KiB")
+    encoded, quality = b"", 96
+    while not encoded or len(encoded) > LARGEST:
+        quality -= 4
+        stream = io.BytesIO()
+        picture.save(stream, "JPEG", quality=quality, optimize=True)
+        encoded = stream.getvalue()
+    (IMAGES / name).write_bytes(encoded)
+    print(f"{IMAGES / name}: {len(encoded) >> 10} KiB")
 
 
 def main() -> None:

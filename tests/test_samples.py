@@ -60,8 +60,9 @@ def test_light_has_a_known_answer():
         out = blend(scene.source, scene.destination, scene.mask, method=method).image
         return float(np.abs(out.astype(float) - scene.destination)[inside].mean())
 
-    assert error("paste") > 15
-    assert error("gp-gan") < error("poisson") < error("paste")
+    pasted = error("paste")
+    assert pasted > 15
+    assert error("gp-gan") < 0.8 * min(pasted, error("poisson"))
 
 
 def test_corners_outside_are_cut_off():
