@@ -426,26 +426,29 @@ def background(model: str | None, quick: bool) -> Iterator[Figure]:
             yield of(name=f"{name}, detail left inside, {worst}", value=min(inside), unit="", better="higher")
 
 
+def relit(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Give a photograph, (h, w, 3) uint8, another light."""
+    from velatura.ops.relight import random_light, relight
+
+    height, width = image.shape[:2]
+    planes = np.moveaxis(image, -1, 0)[None].astype(np.float32) / LEVELS
+    changed = relight(planes, random_light(1, height, width, random))[0]
+    return np.ascontiguousarray(np.rint(np.moveaxis(changed, 0, -1) * LEVELS).astype(np.uint8))
+
+
 def light(model: str | None, quick: bool) -> Iterator[Figure]:
     """One photograph in two random lights: how far the piece is from the light of its destination, at full size.
 
     ``mixed`` is no measure here: it reads the gradients of the destination under the mask, which are the answer.
     """
     from velatura.metrics.fidelity import absolute_error
-    from velatura.ops.relight import random_light, relight
-
-    def lit(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        height, width = image.shape[:2]
-        planes = np.moveaxis(image, -1, 0)[None].astype(np.float32) / LEVELS
-        changed = relight(planes, random_light(1, height, width, random))[0]
-        return np.ascontiguousarray(np.rint(np.moveaxis(changed, 0, -1) * LEVELS).astype(np.uint8))
 
     for group, images in (("bundled", bundled()), ("held-out", held_out())):
         for shape, make in (("centre square", square), ("ellipse", functools.partial(ellipse, half_axis=0.25))):
             random = np.random.default_rng(0)
             errors: dict[str, list[float]] = {}
             for image in images[:3] if quick else images:
-                source, destination, mask = lit(image, random), lit(image, random), make(*image.shape[:2])
+                source, destination, mask = relit(image, random), relit(image, random), make(*image.shape[:2])
                 for method in (PEER, *METHODS):
                     out = run(method, model, source, destination, mask)
                     errors.setdefault(method, []).append(absolute_error(out, destination, mask > 0))
@@ -459,7 +462,6 @@ def forms(model: str | None, quick: bool) -> Iterator[Figure]:
     from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt
 
     from velatura.metrics.fidelity import absolute_error, laplacian_deviation
-    from velatura.ops.relight import random_light, relight
 
     images = (bundled() + held_out())[: 3 if quick else None]
     large = scene(*megapixels(1 if quick else 12))
@@ -474,11 +476,8 @@ def forms(model: str | None, quick: bool) -> Iterator[Figure]:
             found = []
             for destination in images:
                 height, width = destination.shape[:2]
-                planes = np.moveaxis(destination, -1, 0)[None].astype(np.float32) / 255
-                source = relight(planes, random_light(1, height, width, random))[0]
-                source = np.ascontiguousarray(np.rint(np.moveaxis(source, 0, -1) * 255).astype(np.uint8))
                 mask = ellipse(height, width, 0.25)
-                out = blend(source, destination, mask).image
+                out = blend(relit(destination, random), destination, mask).image
                 seam = binary_dilation(mask > 0, iterations=8) & ~binary_erosion(mask > 0, iterations=8)
                 far = distance_transform_edt(mask == 0) > FAR
                 found.append(
