@@ -21,6 +21,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from velatura.errors import InputError
 from velatura.image import (
+    SUFFIXES,
     ImageWarning,
     Picture,
     in_profile_of,
@@ -32,6 +33,7 @@ from velatura.image import (
     to_form,
     unpremultiply,
 )
+from velatura.image.encode import _FORMATS
 
 RNG = np.random.default_rng(1)
 GREY = RNG.integers(0, 256, (11, 17), np.uint8)
@@ -261,6 +263,10 @@ def test_16_bit_png_is_turned_too(tmp_path: Path) -> None:
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in RGB16)
     (tmp_path / "a.png").write_bytes(png_bytes(17, 11, 16, 2, rows, b"eXIf" + exif.tobytes()[6:]))
     assert np.array_equal(open_image(tmp_path / "a.png").pixels, np.rot90(RGB16))
+
+
+def test_what_can_be_written_can_be_read() -> None:
+    assert {suffix for spec in _FORMATS.values() for suffix in spec.suffixes} == SUFFIXES - {".heic", ".heif"}
 
 
 # --- colour models ---------------------------------------------------------------------------------------------

@@ -50,6 +50,14 @@ def test_fidelity(folders, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert read["environment"]["versions"]["velatura"]
 
 
+def test_fidelity_takes_every_suffix_that_can_be_read(folders, capsys: pytest.CaptureFixture[str]):
+    results, originals = folders
+    Image.open(originals / "a.png").save(originals / "c.jpe", "JPEG")
+    Image.open(originals / "a.png").save(results / "c.dib", "BMP")
+    assert evaluate(results, originals) == 0
+    assert "3 images" in capsys.readouterr().out
+
+
 def test_fidelity_names_its_protocol(folders, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     report = tmp_path / "report.json"
     assert evaluate(*folders, "--protocol", "y4", "--json", str(report)) == 0

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
-_SUFFIXES = {".avif", ".bmp", ".gif", ".heic", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-
 
 def evaluate(
     task: Literal["blend", "fidelity"],
@@ -211,4 +209,6 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 
 
 def _images(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _SUFFIXES and path.is_file())
+    from velatura.image import SUFFIXES
+
+    return (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file())

@@ -18,7 +18,7 @@ What is promised of files, in and out, is in the docstrings of `open_image` and 
 ====================  ===========================================================================
 """
 
-from velatura.image.decode import open_image, probe
+from velatura.image.decode import SUFFIXES, open_image, probe
 from velatura.image.encode import RowWriter, check_output, save_image
 from velatura.image.mask import open_mask
 from velatura.image.memory import in_profile_of, rescaled, to_form, to_pil
@@ -26,6 +26,7 @@ from velatura.image.picture import LUMA, Form, ImageInfo, ImageWarning, Picture,
 
 __all__ = [
     "LUMA",
+    "SUFFIXES",
     "Form",
     "ImageInfo",
     "ImageWarning",

@@ -39,7 +39,12 @@ from velatura.image.picture import Form, ImageInfo, Picture, warn
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["open_image", "probe"]
+__all__ = ["SUFFIXES", "open_image", "probe"]
+
+#: Suffixes of files that can be read, for telling the images of a folder; what a file is, its content says.
+SUFFIXES = frozenset(
+    [".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"]
+)
 
 # Pillow's classes are called by name instead of through Image.open: nothing else is ever tried, and the limit on
 # the number of pixels is ours, not a global of Pillow's.

@@ -27,6 +27,7 @@ from velatura.errors import InputError
 __all__ = ["Images", "concatenate", "data_folder", "held_out", "read_folder", "read_set"]
 
 Side = Literal["train", "held-out", "both"]
+# What Pillow reads everywhere. Not `velatura.image.SUFFIXES`: training must run without that door's decoders.
 ENDINGS = {".webp", ".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
 
 
