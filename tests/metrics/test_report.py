@@ -1,6 +1,7 @@
 """Tables, JSON and intervals."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -102,3 +103,28 @@ def test_report_refuses_what_does_not_fit(report: Report):
         Report("", "", "", 1, report.columns, {"a": [Interval(1, 1, 1)]})
     with pytest.raises(ValueError, match="no row 'best'"):
         Report("", "", "", 1, report.columns, report.rows, model="best")
+
+
+def test_commit_of_the_packages_own_checkout_only(tmp_path: Path):
+    def git(*arguments: str) -> str:
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", "-C", str(tmp_path), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    package, note = tmp_path / "src/velatura/metrics/report.py", tmp_path / "note.txt"
+    project = tmp_path / "pyproject.toml"
+    package.parent.mkdir(parents=True)
+    project.write_text('[project]\nname = "velatura"')
+    for file in (package, note):
+        file.write_text("old")
+    assert reports._commit_of(tmp_path) == "unknown"
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    head = git("rev-parse", "HEAD")
+    assert reports._commit_of(tmp_path) == head
+    note.write_text("new")  # changes no figure
+    assert reports._commit_of(tmp_path) == head
+    package.write_text("new")
+    assert reports._commit_of(tmp_path) == f"{head}-dirty"
+    project.write_text('[project]\nname = "another"')
+    assert reports._commit_of(tmp_path) == "unknown"

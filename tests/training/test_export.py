@@ -1,9 +1,14 @@
 import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 
+import velatura
 from velatura import catalog
 from velatura.errors import ModelError
 from velatura.nets.blending_gan import BlendingGAN
@@ -32,3 +37,16 @@ def test_a_weight_too_large_for_half_precision_is_refused(tmp_path):
     with pytest.raises(ModelError, match="weight large is not finite"):
         export_weights({"large": torch.tensor([1e6])}, tmp_path / "x.safetensors", {}, torch.float16)
     assert not list(tmp_path.iterdir())
+
+
+def test_outside_of_its_own_checkout_the_commit_is_unknown(tmp_path):
+    """Installed into a repository of the user's, the package must not take that one's commit for its own."""
+    ignored = shutil.ignore_patterns("weights", "__pycache__")
+    shutil.copytree(Path(velatura.__file__).parent, tmp_path / "lib" / "velatura", ignore=ignored)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", "-C", tmp_path]
+    for command in (["init"], ["add", "."], ["commit", "-m", "all"]):
+        subprocess.run([*git, *command], check=True, capture_output=True)
+    code = "from velatura.training import export; print(export.commit())"
+    command = [sys.executable, "-c", code]
+    printed = subprocess.run(command, cwd=tmp_path / "lib", check=True, capture_output=True, text=True).stdout
+    assert printed.strip() == "unknown"

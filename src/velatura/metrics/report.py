@@ -14,6 +14,7 @@ import os
 import platform
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -333,14 +334,13 @@ def environment() -> dict[str, Any]:
     Returns
     -------
     dict
-        ``commit`` (empty outside of a checkout; ``+`` behind it when files had changed), ``python``, ``versions``,
-        ``system``, ``processor``, ``cores`` (that this process may use), ``threads`` (of torch, where it is loaded),
-        ``memory_gib``, ``accelerator``.
+        ``commit`` (see `commit`), ``python``, ``versions``, ``system``, ``processor``, ``cores`` (that this process may
+        use), ``threads`` (of torch, where it is loaded), ``memory_gib``, ``accelerator``.
     """
     torch = sys.modules.get("torch")
     has_cuda = torch is not None and torch.cuda.is_available()
     return {
-        "commit": _commit(),
+        "commit": commit(),
         "python": platform.python_version(),
         "versions": _versions(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -350,6 +350,37 @@ def environment() -> dict[str, Any]:
         "memory_gib": _memory_gib(),
         "accelerator": torch.cuda.get_device_name() if torch is not None and has_cuda else None,
     }
+
+
+@functools.cache
+def commit() -> str:
+    """Name the commit of velatura's own checkout that this package runs from.
+
+    Returns
+    -------
+    str
+        With ``-dirty`` behind it when tracked files under ``src`` had changed; ``"unknown"`` when the package is
+        installed elsewhere, be it inside another repository.
+    """
+    return _commit_of(Path(__file__).resolve().parents[3])
+
+
+def _commit_of(root: Path) -> str:
+    try:
+        with (root / "pyproject.toml").open("rb") as file:
+            is_own = tomllib.load(file)["project"]["name"] == "velatura"
+        if not is_own or not (root / ".git").exists():
+            return "unknown"
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", "src")
+        return _git(root, "rev-parse", "HEAD") + ("-dirty" if changed else "")
+    except (OSError, KeyError, ValueError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def _git(root: Path, *arguments: str) -> str:
+    # Without the locks: another git may be at work in the same checkout.
+    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
 
 def _made_of(report: Report) -> str:
@@ -368,19 +399,6 @@ def _short(number: float) -> float:
 
 def _plain(number: float) -> float | str:
     return number if math.isfinite(number) else str(number)
-
-
-@functools.cache
-def _commit() -> str:
-    """Name the commit of the checkout that this package runs from; empty when it is installed elsewhere."""
-    root = Path(__file__).resolve().parents[3]
-    if not (root / ".git").exists():
-        return ""
-    try:
-        command = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""
 
 
 def _versions() -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from velatura.errors import ModelError
+from velatura.metrics.report import commit
 from velatura.training.recipes import load_run
 
 __all__ = ["export_run", "export_weights"]
@@ -46,7 +46,7 @@ def export_run(run: Path, path: Path, *, metrics: dict[str, Any], dtype: torch.d
         "architecture": recipe.architecture,
         "arguments": recipe.arguments,
         "recipe": {"name": recipe.name, "settings": recipe_settings},
-        "commit": _commit(),
+        "commit": commit(),
         "step": step,
         "metrics": metrics,
     }
@@ -71,17 +71,3 @@ def export_weights(weights: dict[str, Tensor], path: Path, header: dict[str, Any
     partial = path.with_name(f".{path.name}.partial")
     save_file(converted, partial, metadata=metadata)
     partial.replace(path)
-
-
-def _commit() -> str:
-    """The commit of the source tree, or an empty text outside of one."""
-    try:
-        return subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
