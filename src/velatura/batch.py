@@ -21,6 +21,7 @@ from typing import IO, Any, Self
 from velatura import __version__
 from velatura.engines import Engine, Job, LocalEngine, Outcome, WorkSpec, file_sha256
 from velatura.errors import InputError, MachineError
+from velatura.image import SUFFIXES
 from velatura.task import Progress, Task, no_progress
 
 __all__ = [
@@ -39,8 +40,6 @@ __all__ = [
 MANIFEST = "manifest.jsonl"
 
 READ_ONLY = frozenset([".heic", ".heif"])  # the results become PNG
-#: Files of a folder that are taken for images; the rest of the folder is left alone.
-SUFFIXES = READ_ONLY | {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".avif"}
 FORMAT_SUFFIXES = {"jpeg": ".jpg", "tiff": ".tif"}  # the other formats are called like their suffix
 
 # --- which images, and where to --------------------------------------------------------------------------------------

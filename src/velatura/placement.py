@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from velatura.errors import InputError
-from velatura.image import Picture, in_profile_of, rescaled, white_of
+from velatura.image import LUMA, Picture, in_profile_of, rescaled, white_of
 from velatura.ops.pyramid import fill_holes
 from velatura.ops.resize import resize
 
@@ -330,7 +330,7 @@ def _continued(source: np.ndarray, destination: np.ndarray, known: np.ndarray) -
 def _matched(pixels: np.ndarray, destination: Picture) -> np.ndarray:
     """Give the source the destination's depth and channels."""
     if pixels.shape[2] > destination.channels:
-        luma = pixels @ np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+        luma = pixels @ np.asarray(LUMA, np.float32)
         pixels = (luma if pixels.dtype.kind == "f" else np.rint(luma)).astype(pixels.dtype)[..., None]
     pixels = rescaled(pixels, destination.pixels.dtype)
     return np.broadcast_to(pixels, (*pixels.shape[:2], destination.channels))
