@@ -11,7 +11,7 @@ __all__ = ["train"]
 
 
 def train(
-    recipe: Annotated[str, Parameter(help="What to train: blend.")],
+    recipe: Annotated[str, Parameter(help="What to train: blend, srcnn, srresnet.")],
     /,
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"], metavar="RUN", help="Folder of the run.")],
