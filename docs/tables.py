@@ -51,14 +51,15 @@ def benchmark(name: str) -> str:
     """Make the table of one part of a benchmark."""
     name, _, part = name.rpartition("-")
     figures = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["figures"]
-    rows = ["| | Measured | Bar | Aim |", "|---|---:|---|---|"]
+    figures = [figure for figure in figures if figure["part"] == part]
+    goals = [("bar", "met"), ("aim", "aim_met")] if any(figure["bar"] is not None for figure in figures) else []
+    rows = ["| | Measured |" + " Bar | Aim |" * bool(goals), "|---|---:|" + "---|---|" * bool(goals)]
     for figure in figures:
-        if figure["part"] == part:
-            goals = (
-                "" if figure[goal] is None else f"{figure[goal]:.3g}, {'met' if figure[met] else '**missed**'}"
-                for goal, met in (("bar", "met"), ("aim", "aim_met"))
-            )
-            rows.append(f"| {figure['name']} | {figure['value']:.3g} {figure['unit']} | {' | '.join(goals)} |")
+        cells = [figure["name"], f"{figure['value']:.3g} {figure['unit']}".strip()]
+        for goal, met in goals:
+            reached = "met" if figure[met] else "**missed**"
+            cells.append("" if figure[goal] is None else f"{figure[goal]:.3g}, {reached}")
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 

@@ -144,10 +144,18 @@ class Piece:
             destination = destination[np.ix_(down, across)]
         if self.colours is None:
             return _contrast(source, destination)
-        black = np.broadcast_to(np.zeros((), source.dtype), source.shape)
-        planes = _contrast(source, black)
+        planes = _contrast(source, None)
         self.colours.apply(planes, rows, cols)
-        planes -= _contrast(destination, black)
+        planes -= _contrast(destination, None)
+        return planes
+
+    def coloured(self, rows: tuple[int, int], cols: tuple[int, int]) -> np.ndarray:
+        """Give the source in its new colours, in a window that it fills: (C, h, w) float32 in units of white."""
+        planes = _contrast(
+            self.source[rows[0] - self.top : rows[1] - self.top, cols[0] - self.left : cols[1] - self.left], None
+        )
+        if self.colours is not None:
+            self.colours.apply(planes, rows, cols)
         return planes
 
     def faded(self, contrast: np.ndarray, rows: tuple[int, int], cols: tuple[int, int]) -> np.ndarray:
@@ -272,11 +280,14 @@ def _size(array: np.ndarray) -> str:
     return f"{array.shape[1]}x{array.shape[0]}"
 
 
-def _contrast(source: np.ndarray, destination: np.ndarray) -> np.ndarray:
-    """Subtract (h, w, C) images of one dtype: (C, h, w) float32 in units of white."""
+def _contrast(source: np.ndarray, destination: np.ndarray | None) -> np.ndarray:
+    """Subtract (h, w, C) images of one dtype, the second one black for None: (C, h, w) float32 in units of white."""
     out = np.empty((source.shape[2], *source.shape[:2]), np.float32)
     for channel in range(len(out)):
-        np.subtract(source[..., channel], destination[..., channel], out=out[channel], dtype=np.float32)
+        if destination is None:
+            out[channel] = source[..., channel]
+        else:
+            np.subtract(source[..., channel], destination[..., channel], out=out[channel], dtype=np.float32)
     out *= np.float32(1 / white_of(source.dtype))
     return out
 

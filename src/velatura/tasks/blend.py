@@ -29,7 +29,7 @@ __all__ = ["Blend", "BlendParams", "blend"]
 
 MODEL = "blending-gan"
 SEAM_SIZE = 256  # px; at which the network's prior reads the seam; measured: 64 leaves 59 % more error, 128 23 %
-THINNED = 768  # px; a window of which every k-th pixel is left has this side at least, where it had
+THINNED = 512  # px; a window of which every k-th pixel is left has this side at least, where it had
 COARSEST = 64  # px; GP-GAN section 3.3: so does the coarsest level of the pyramid
 MOST_LEVELS = 4  # a coarsest pixel of 16: a seam's step of 100 levels is felt by 1 at 64 px, by .01 in the mean
 TOLERANCE = 0.3 / 255  # of white: estimated error of an exact-mask solution
@@ -314,14 +314,15 @@ def _unseen(dtype: np.dtype) -> float:
     return 1e-6 if dtype.kind == "f" else 0.499
 
 
-def _write(out: np.ndarray, base: np.ndarray, change: np.ndarray, white: float) -> None:
-    """Set ``out = base + change``: (h, w, C), (h, w, C), and (C, h, w) in units of white, which is used up."""
+def _write(out: np.ndarray, base: np.ndarray | None, change: np.ndarray, white: float) -> None:
+    """Set ``out = base + change``: (h, w, C), the same or None for zero, (C, h, w) in units of white, used up."""
     change *= np.float32(white)
-    if max(change.max(), -change.min()) < _unseen(out.dtype):
+    if base is not None and max(change.max(), -change.min()) < _unseen(out.dtype):
         out[:] = base
         return
     for channel, plane in enumerate(change):
-        plane += base[..., channel]
+        if base is not None:
+            plane += base[..., channel]
         out[..., channel] = _quantized(plane, out.dtype, white)
 
 
@@ -355,19 +356,23 @@ def _seam_rows(piece: Piece, half: Level, equation: Equation) -> Iterator[np.nda
         outer = tile.outer_rows, tile.outer_cols
         base = piece.destination.pixels[tile.inner]
         share = piece.flat_share(*outer)
-        if share == 0 and half.largest(*outer) < unseen / 2:
+        quiet = share is not None and half.largest(*outer) < unseen / 2
+        if share == 0 and quiet:
             continue
         if share is None:
             mask, contrast = piece.mask(*outer), piece.contrast(*outer)
             change = correct_tile(mask, piece.faded(contrast, *outer), half, tile, equation)
             contrast *= mask
             change += contrast[:, *tile.crop]
-        else:
+        elif share == 0 or piece.colours is None:
             change = correct_tile(None, None, half, tile, equation)
-            if share == 1 and piece.colours is not None:
-                change += piece.contrast(tile.inner_rows, tile.inner_cols)
-            elif share == 1:
+            if share == 1:
                 base = _source_window(piece, tile.inner_rows, tile.inner_cols)
+        else:
+            base = None
+            change = piece.coloured(tile.inner_rows, tile.inner_cols)
+            if not quiet:
+                change += correct_tile(None, None, half, tile, equation)
         _write(out[:, slice(*tile.inner_cols)], base, change, white)
     yield out
 
