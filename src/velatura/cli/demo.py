@@ -38,6 +38,7 @@ def demo(
     ] = False,
 ) -> None:
     """Run every application on free photographs and say what to try next. Offline, in seconds."""
+    from velatura.device import limit_threads, threads
     from velatura.samples import SCENES
     from velatura.tasks.blend import Blend
 
@@ -45,10 +46,12 @@ def demo(
     _make_room(folders.values(), overwrite)
     blend = Blend.from_pretrained()
     scenes = {name: make() for name, make in SCENES.items()}
-    for name, scene in scenes.items():
-        start = time.perf_counter()
-        sheet = _blend(blend, scene, folders[name])
-        print(f"{sheet}: {scene.title}, {time.perf_counter() - start:.1f} s")
+    # As the command does it: another number of threads may give other bytes.
+    with limit_threads(threads()):
+        for name, scene in scenes.items():
+            start = time.perf_counter()
+            sheet = _blend(blend, scene, folders[name])
+            print(f"{sheet}: {scene.title}, {time.perf_counter() - start:.1f} s")
     print("\nBeside each sheet lie its pictures: what went in, and what each method made of it. To repeat one:\n")
     for name, scene in scenes.items():
         print(f"  {shlex.join(_command(scene, folders[name], f'{name}.png'))}")
