@@ -38,7 +38,7 @@ def demo(
     ] = False,
 ) -> None:
     """Run every application on free photographs and say what to try next. Offline, in seconds."""
-    from velatura.device import limit_threads, threads
+    from velatura.device import limit_threads
     from velatura.samples import SCENES
     from velatura.tasks.blend import Blend
 
@@ -46,8 +46,8 @@ def demo(
     _make_room(folders.values(), overwrite)
     blend = Blend.from_pretrained()
     scenes = {name: make() for name, make in SCENES.items()}
-    # As the command does it: another number of threads may give other bytes.
-    with limit_threads(threads()):
+    # On small pictures several threads only wait for each other.
+    with limit_threads(1):
         for name, scene in scenes.items():
             start = time.perf_counter()
             sheet = _blend(blend, scene, folders[name])
@@ -89,11 +89,11 @@ def _blend(blend: Blend, scene: Scene, folder: Path) -> Path:
 
 
 def _command(scene: Scene, folder: Path, out: str) -> list[str]:
-    """Give the words that make the picture of the default method once more."""
+    """Give the words that make the picture of the default method once more, to the byte."""
     files = [str(folder / f"{name}.png") for name in ("source", "destination", "mask")]
     x, y = scene.at
     scale = [] if scene.scale == 1 else ["--scale", f"{scene.scale:g}"]
-    return ["velatura", "blend", *files, "--at", f"{x},{y}", *scale, "-o", out]
+    return ["velatura", "blend", *files, "--at", f"{x},{y}", *scale, "--threads", "1", "-o", out]
 
 
 def contact_sheet(rows: Sequence[Mapping[str, Path | np.ndarray]], *, width: int = 400, text: int = 18) -> Image.Image:
