@@ -35,9 +35,12 @@ class ColourMap:
     def apply(self, colours: np.ndarray, rows: tuple[int, int], cols: tuple[int, int]) -> None:
         """Change the colours (C, h, w) of a window of the destination in place; 0..1 in, 0..1 out."""
         top, left, height, width = self.window
-        down, up_down = _interpolation(rows, top, height, self.planes.shape[1])
-        across, up_across = _interpolation(cols, left, width, self.planes.shape[2])
-        planes = up_down @ self.planes[:, down, across] @ up_across.T
+        down, down_share = _position(rows, top, height, self.planes.shape[1])
+        across, across_share = _position(cols, left, width, self.planes.shape[2])
+        # Columns first, on the few coarse rows; no matrix products: BLAS would start threads for each window.
+        coarse = self.planes[:, down[0] : down[-1] + 2]
+        planes = _between(coarse, across, across_share, -1)
+        planes = _between(planes, down - down[0], down_share[:, None], -2)
         channels = len(colours)
         changed = planes[channels**2 :]
         for row in range(channels):
@@ -47,17 +50,21 @@ class ColourMap:
         np.clip(colours, 0, 1, out=colours)
 
 
-def _interpolation(span: tuple[int, int], start: int, extent: int, count: int) -> tuple[slice, np.ndarray]:
-    """Give the part of a coarse axis that a span of pixels needs, and the matrix that interpolates it linearly."""
+def _position(span: tuple[int, int], start: int, extent: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Find pixels on a coarse axis that covers ``extent`` of them from ``start`` on: index and share of the next."""
     position = np.clip((np.arange(*span) + 0.5 - start) * (count / extent) - 0.5, 0, count - 1)
     below = np.minimum(position.astype(int), max(count - 2, 0))
-    first, last = int(below[0]), int(min(below[-1] + 1, count - 1))
-    share = (position - below).astype(np.float32)
-    matrix = np.zeros((len(position), last + 1 - first), np.float32)
-    index = np.arange(len(position))
-    matrix[index, below - first] = 1 - share
-    matrix[index, np.minimum(below + 1, last) - first] += share
-    return slice(first, last + 1), matrix
+    return below, (position - below).astype(np.float32)
+
+
+def _between(planes: np.ndarray, below: np.ndarray, share: np.ndarray, axis: int) -> np.ndarray:
+    """Interpolate linearly along one axis."""
+    low = planes.take(below, axis)
+    high = planes.take(np.minimum(below + 1, planes.shape[axis] - 1), axis)
+    high -= low
+    high *= share
+    low += high
+    return low
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -186,9 +186,12 @@ class Blend(Task):
             return None  # nothing to correct
         import torch
 
+        from velatura.device import limit_threads
+
         parameter = next(self.net.parameters())
         inputs = (torch.from_numpy(planes)[None].to(parameter.device) for planes in (composite, mask))
-        with torch.inference_mode():
+        # Hundreds of tiny operations: a second thread would cost more than it gains, and could change the last bit.
+        with torch.inference_mode(), limit_threads(1):
             planes = self.net.colour_map(*inputs)[0].float().cpu().numpy()
         if piece.shape[0] == 1:
             # Grey is the same in all three channels, before and after.
