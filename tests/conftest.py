@@ -2,5 +2,5 @@
 
 import signal
 
-# Where tests run in the background, SIGINT may be ignored from the start, and every process they start would inherit it.
+# Where tests run in the background SIGINT may be ignored from the start, and every process they start would inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
