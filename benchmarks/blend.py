@@ -478,8 +478,7 @@ def forms(model: str | None, quick: bool) -> Iterator[Figure]:
                 height, width = destination.shape[:2]
                 mask = ellipse(height, width, 0.25)
                 out = blend(relit(destination, random), destination, mask).image
-                wide, narrow = (np.asarray(grow(mask > 0, iterations=8)) for grow in (binary_dilation, binary_erosion))
-                seam = wide & ~narrow
+                seam = binary_dilation(mask > 0, iterations=8) != binary_erosion(mask > 0, iterations=8)
                 far = np.asarray(distance_transform_edt(mask == 0)) > FAR
                 found.append(
                     (
