@@ -5,8 +5,8 @@ Paper: Wu, Zheng, Zhang, Huang, "GP-GAN: Towards Realistic High-Resolution Image
 
 Differs from the paper: the mask is a fourth input (the paper's network must guess where the source is), the
 encoder-decoder has skips, no batch statistics, it begins with what the seam itself tells in closed form, and what it
-gives is a correction of the composite, in the form of a local affine change of colours that acts where the mask is. ``BlendingGAN(see_mask=False, residual=False,
-skips=False, bottleneck=4000)`` is the paper's own form.
+gives is a correction of the composite, in the form of a local affine change of colours that acts where the mask is.
+``BlendingGAN(see_mask=False, residual=False, skips=False, bottleneck=4000)`` is the paper's own form.
 """
 
 from __future__ import annotations
