@@ -32,6 +32,7 @@ from velatura.nets.srcnn import SRCNN, luma
 from velatura.nets.srresnet import SRResNet
 from velatura.ops.resize import resize
 from velatura.training import data
+from velatura.training.muon import Muon
 from velatura.training.recipe import TrainConfig
 
 if TYPE_CHECKING:  # measuring a network needs no Lightning
@@ -62,6 +63,7 @@ class UpscaleConfig(TrainConfig):
     scale: Literal[2, 4] = Field(4, description="how many times larger the output is")
     patch: int = Field(48, ge=8, description="side of a patch in pixels of the low resolution")
     residual: bool = Field(True, description="learn a correction of the bicubic enlargement")
+    matrix_rate: float = Field(0, ge=0, description="Muon's rate for the inner convolutions; 0 = Adam for all")
     photographs: str | None = Field(None, description="folder of photographs instead of our sets, such as DIV2K's")
 
 
@@ -237,9 +239,13 @@ class TrainSRResNet(_Upscale):
         self.networks: dict[str, nn.Module] = {"generator": SRResNet(**self.arguments)}
 
     def optimizers(self) -> dict[str, Optimizer]:
-        """Adam."""
+        """Muon, or Adam as in the paper."""
+        network: Any = self.networks["generator"]
         rate, betas = self.config.learning_rate, (self.config.beta1, 0.999)
-        return {"generator": Adam(self.networks["generator"].parameters(), lr=rate, betas=betas)}
+        if self.config.matrix_rate:
+            plain = (network.head, network.tail)
+            return {"generator": Muon(network, self.config.matrix_rate, rate, plain)}
+        return {"generator": Adam(network.parameters(), lr=rate, betas=betas)}
 
     def step(self, training: Training, batch: tuple[Tensor, ...], step: int) -> dict[str, Tensor]:
         """Descend the absolute error, or the squared one."""
