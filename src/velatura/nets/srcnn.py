@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from velatura.nets.rows import WHOLE, Rows
 from velatura.ops.resize import weights
 
 __all__ = ["SRCNN", "Bicubic", "luma"]
@@ -77,26 +78,29 @@ class SRCNN(nn.Module):
             nn.init.zeros_(self.reconstruct.weight)
         self.receptive_radius = self.enlarge.radius(FIRST // 2 + middle // 2 + LAST // 2)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, rows: Rows = WHOLE) -> Tensor:
         """Enlarge.
 
         Parameters
         ----------
         image : Tensor of float32, (N, 3, H, W)
             RGB, 0..1.
+        rows : Rows
+            Whether the image comes whole or in bands.
 
         Returns
         -------
         Tensor of float32, (N, 3, scale H, scale W)
             About 0..1, not clipped.
         """
-        enlarged = self.enlarge(image)
+        enlarged = rows(self.enlarge, image)
         before = luma(enlarged)
-        x = functional.relu(self.extract(before - 0.5))
-        x = functional.relu(self.map(x))
+        x = functional.relu(rows(self.extract, before - 0.5))
+        x = functional.relu(rows(self.map, x))
         # Float32 from here on: the sum must not be rounded to what bfloat16 can hold.
-        x = self.reconstruct(x).to(image.dtype)
-        return enlarged + x if self.residual else enlarged + (x + 0.5 - before)
+        x = rows(self.reconstruct, x).to(image.dtype)
+        enlarged = rows.match(self, enlarged, x)
+        return enlarged + x if self.residual else enlarged + (x + 0.5 - luma(enlarged))
 
 
 class Bicubic(nn.Module):
@@ -120,16 +124,17 @@ class Bicubic(nn.Module):
     [0.25]
     """
 
-    REACH = 2  # input pixels on each side: the support of Keys' kernel
+    reach = 2  # input pixels on each side: the support of Keys' kernel
+    border = "symmetric"
 
     def __init__(self, scale: int) -> None:
         super().__init__()
         if scale not in (2, 3, 4):
             raise ValueError(f"got scale {scale}; expected 2, 3 or 4")
         self.scale = scale
-        taps = 2 * self.REACH + 1
+        taps = 2 * self.reach + 1
         # Five pixels enlarged: the rows of the middle one see all five, and no border.
-        rows = weights(taps, taps * scale, "bicubic").toarray()[self.REACH * scale : (self.REACH + 1) * scale]
+        rows = weights(taps, taps * scale, "bicubic").toarray()[self.reach * scale : (self.reach + 1) * scale]
         self.phases = torch.from_numpy(rows)  # (scale, 5)
         kernels = torch.einsum("py,qx->pqyx", self.phases, self.phases).reshape(scale**2, 1, taps, taps)
         self.register_buffer("kernels", kernels.float(), persistent=False)
@@ -137,14 +142,17 @@ class Bicubic(nn.Module):
 
     def radius(self, reach: int) -> int:
         """How far what sees `reach` output pixels on each side sees in the input, in input pixels."""
-        first = [int(row.nonzero()[0, 0]) - self.REACH for row in self.phases]
+        first = [int(row.nonzero()[0, 0]) - self.reach for row in self.phases]
         return -min(pixel // self.scale + first[pixel % self.scale] for pixel in range(-reach, self.scale))
 
     def forward(self, image: Tensor) -> Tensor:
         """Enlarge an image (N, C, H, W): a Tensor (N, C, scale H, scale W), not clipped."""
-        height, width = image.shape[-2:]
-        rows, cols = (self._mirrored(size).to(image.device) for size in (height, width))
-        wide = image[:, :, rows][:, :, :, cols].flatten(0, 1)[:, None]
+        return self.inside(image[:, :, self._mirrored(image.shape[2]).to(image.device)])
+
+    def inside(self, image: Tensor) -> Tensor:
+        """Enlarge (N, C, H, W) that has two rows more on each side: a Tensor (N, C, scale (H - 4), scale W)."""
+        height, width = image.shape[2] - 2 * self.reach, image.shape[3]
+        wide = image[:, :, :, self._mirrored(width).to(image.device)].flatten(0, 1)[:, None]
         with torch.autocast(image.device.type, enabled=False):
             places = functional.conv2d(wide, self.kernels.to(wide.dtype))
         return functional.pixel_shuffle(places, self.scale).reshape(
@@ -153,7 +161,7 @@ class Bicubic(nn.Module):
 
     def _mirrored(self, size: int) -> Tensor:
         """Where to read pixels -2 .. size + 1: beyond the border the image is mirrored, its last pixel doubled."""
-        index = torch.arange(-self.REACH, size + self.REACH) % (2 * size)
+        index = torch.arange(-self.reach, size + self.reach) % (2 * size)
         return torch.where(index < size, index, 2 * size - 1 - index)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from velatura.nets.rows import WHOLE, Rows
 from velatura.nets.srcnn import Bicubic
 
 __all__ = ["SRResNet"]
@@ -89,29 +90,31 @@ class SRResNet(nn.Module):
             reach = reach // 2 - 1  # through the pixel shuffle, then a 3x3 convolution
         self.receptive_radius = -reach + 1 + 2 * blocks + ENDS // 2
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, rows: Rows = WHOLE) -> Tensor:
         """Enlarge.
 
         Parameters
         ----------
         image : Tensor of float32, (N, 3, H, W)
             RGB, 0..1.
+        rows : Rows
+            Whether the image comes whole or in bands.
 
         Returns
         -------
         Tensor of float32, (N, 3, scale H, scale W)
             About 0..1, not clipped.
         """
-        first = self.head(image - 0.5).to(image.dtype)
+        first = rows(self.head, image - 0.5).to(image.dtype)
         trunk = first
         for block in self.blocks:
-            trunk = trunk + block(trunk)
-        x = self.up(first + self.merge(trunk))
+            trunk = rows.add(block, trunk, rows(block, trunk))
+        x = rows(self.up, rows.add(self.merge, first, rows(self.merge, trunk)))
         if self.residual:
-            return self.enlarge(image) + self.tail(x)
+            return rows.add(self.tail, rows(self.enlarge, image), rows(self.tail, x))
         # The image itself must not be rounded to what bfloat16 can hold.
         with torch.autocast(image.device.type, enabled=False):
-            return self.tail(x.to(image.dtype)) + 0.5
+            return rows(self.tail, x.to(image.dtype)) + 0.5
 
 
 def _block(width: int, norm: bool) -> nn.Sequential:

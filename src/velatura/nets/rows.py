@@ -1,0 +1,183 @@
+"""One forward for a whole image and for bands of its rows.
+
+A convolution needs a few rows above and below; everything else in these networks looks at one place. So a picture may
+pass through a whole network in bands from top to bottom, each layer keeping the few rows that its next band needs.
+Nothing is computed twice, as tiles with a halo do, the result is that of the whole image, and memory grows with the
+width of the image alone. A network that can do this takes its layers through `Rows`::
+
+    def forward(self, image, rows=WHOLE):
+        x = rows(self.convolution, image)       # as self.convolution(image)
+        return rows.add(self, image, x)         # as image + x, although x may be some rows behind
+
+and `WHOLE` is what it is while the image comes in one piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["WHOLE", "Bands", "Rows", "Stencil", "in_bands"]
+
+
+class Rows:
+    """The whole image in one piece: layers are called as they are."""
+
+    def __call__(self, module: nn.Module, x: Tensor) -> Tensor:
+        """Apply a layer, or the layers of an `nn.Sequential`, to (N, C, H, W)."""
+        return module(x)
+
+    def match(self, key: Any, x: Tensor, like: Tensor) -> Tensor:
+        """Give the rows of ``x`` that belong to those of ``like``, which was made from it; ``key`` names the place."""
+        return x
+
+    def add(self, key: Any, x: Tensor, y: Tensor) -> Tensor:
+        """``x + y``, where ``y`` was made from ``x``."""
+        return self.match(key, x, y) + y
+
+
+#: The whole image in one piece.
+WHOLE = Rows()
+
+
+@runtime_checkable
+class Stencil(Protocol):
+    """A layer of one's own that looks at rows above and below.
+
+    Attributes
+    ----------
+    reach : int
+        How many on each side.
+    border : {"zeros", "replicate", "symmetric"}
+        What it takes for rows beyond the image; ``symmetric`` doubles the last one.
+    """
+
+    reach: int
+    border: str
+
+    def inside(self, x: Tensor) -> Tensor:
+        """Apply it where all rows are there: ``2 reach`` fewer come out, but for a factor of enlargement."""
+        ...
+
+
+class Bands(Rows):
+    """An image that comes in bands of rows, from top to bottom; for inference.
+
+    Within one forward a layer and a key may be used once. Convolutions must keep the size of what they see.
+
+    Attributes
+    ----------
+    last : bool
+        Whether the band that goes in ends with the last row of the image; to be set before.
+    """
+
+    def __init__(self) -> None:
+        self.last = False
+        self._kept: dict[Any, Tensor] = {}  # rows from the end of the band before, by layer or key
+
+    def __call__(self, module: nn.Module, x: Tensor) -> Tensor:
+        """Apply a layer to the next rows; what comes out is as many rows behind as the layer reaches down."""
+        if isinstance(module, nn.Sequential):
+            for layer in module:
+                x = self(layer, x)
+            return x
+        if isinstance(module, nn.Conv2d):
+            x = x.to(module.weight.dtype)  # in half precision nothing but the convolutions rounds
+        reach, border = _reach(module)
+        before = self._kept.pop(module, None)
+        if before is None and not x.shape[2]:
+            return _nothing(module, x)
+        if not reach or (self.last and before is None):
+            return module(x)
+        if before is None:
+            before = _beyond(x, reach, border)
+        x = torch.cat([before, x], 2)
+        if self.last:
+            x = torch.cat([x, _beyond(x.flip(2), reach, border).flip(2)], 2)
+        else:
+            # A copy, as a view would keep the whole band.
+            self._kept[module] = x[:, :, -2 * reach :].clone(memory_format=torch.preserve_format)
+        return _inside(module, x) if x.shape[2] > 2 * reach else _nothing(module, x)
+
+    def match(self, key: Any, x: Tensor, like: Tensor) -> Tensor:
+        """Give the rows of ``x`` that belong to those of ``like``, and keep the others for the next band."""
+        before = self._kept.pop((key, "match"), None)
+        if before is not None:
+            x = torch.cat([before, x], 2)
+        count = like.shape[2]
+        if x.shape[2] > count:
+            rest = x[:, :, count:]
+            self._kept[key, "match"] = rest.clone(memory_format=torch.preserve_format)
+        return x[:, :, :count]
+
+
+def in_bands(network: nn.Module, bands: Iterable[tuple[Tensor, bool]]) -> Iterator[Tensor]:
+    """Send an image through a network, band by band.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Its ``forward`` takes ``rows``.
+    bands : iterable of (Tensor, bool)
+        (1, C, h, W) from top to bottom, the first with at least 2 rows; and whether it is the last.
+
+    Yields
+    ------
+    Tensor
+        The rows of the result, as they are done.
+
+    Examples
+    --------
+    >>> from velatura.nets.srcnn import SRCNN
+    >>> net, image = SRCNN().eval(), torch.rand(1, 3, 20, 8)
+    >>> with torch.inference_mode():
+    ...     parts = list(in_bands(net, [(image[:, :, :12], False), (image[:, :, 12:], True)]))
+    ...     whole = net(image)
+    >>> [part.shape[2] for part in parts], bool((torch.cat(parts, 2) - whole).abs().max() < 1e-6)
+    ([34, 46], True)
+    """
+    rows = Bands()
+    for band, last in bands:
+        rows.last = last
+        done = network(band, rows)
+        if done.shape[2]:
+            yield done
+
+
+def _reach(module: nn.Module) -> tuple[int, str]:
+    """Rows that a layer looks at above and below, and what it takes where there are none."""
+    if isinstance(module, nn.Conv2d):
+        return module.kernel_size[0] // 2, module.padding_mode
+    if isinstance(module, Stencil):
+        return module.reach, module.border
+    return 0, ""
+
+
+def _beyond(x: Tensor, reach: int, border: str) -> Tensor:
+    """What stands above the image's first row, given the first rows."""
+    if border == "zeros":
+        return x.new_zeros(1).expand(*x.shape[:2], reach, x.shape[3])
+    if border == "replicate":
+        return x[:, :, :1].expand(-1, -1, reach, -1)
+    if border == "symmetric":
+        return x[:, :, :reach].flip(2)
+    raise ValueError(f"got border {border!r}; expected zeros, replicate or symmetric")
+
+
+def _nothing(module: nn.Module, x: Tensor) -> Tensor:
+    """Apply a layer to no row: the result has its channels and its width."""
+    return module(x.new_zeros(*x.shape[:2], 1, x.shape[3]))[:, :, :0]
+
+
+def _inside(module: Any, x: Tensor) -> Tensor:
+    """Apply a layer to rows that hold those above and below, too."""
+    if isinstance(module, nn.Conv2d):
+        across = module.padding[1]
+        if module.padding_mode != "zeros":
+            x, across = functional.pad(x, (int(across), int(across), 0, 0), module.padding_mode), 0
+        return functional.conv2d(x, module.weight, module.bias, padding=(0, across))  # type: ignore[arg-type]
+    return module.inside(x)
