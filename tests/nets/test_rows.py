@@ -5,6 +5,7 @@ from torch import nn
 from velatura.nets.rows import WHOLE, Bands, in_bands
 from velatura.nets.srcnn import SRCNN
 from velatura.nets.srresnet import SRResNet
+from velatura.nets.srvgg import SRVGG
 
 
 def pieces(image, heights):
@@ -27,6 +28,8 @@ NETWORKS = {
     "srcnn": lambda: SRCNN(),
     "srcnn, no residual": lambda: SRCNN(2, middle=3, residual=False),
     "srresnet": lambda: SRResNet(width=6, blocks=5),
+    "srvgg": lambda: SRVGG(width=4, depth=3),
+    "srvgg, no enlargement": lambda: SRVGG(1, width=4, depth=1),
     "srresnet, norm": lambda: SRResNet(2, width=4, blocks=2, norm=True, residual=False),
 }
 
