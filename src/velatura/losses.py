@@ -1,0 +1,175 @@
+"""What generators are trained by, beyond the recipe's own: pixels, features, critics, smoothness.
+
+Every function gives a scalar Tensor, a mean over images, so that weights do not depend on sizes. Images are
+float32 (N, 3, H, W), RGB, 0..1; logits are what a critic gives *before* a sigmoid, of any shape.
+
+    pixels        `l1`, `mse`, `charbonnier`
+    features      `content_loss`
+    critics       `adversarial` (SRGAN's and the hinge's forms), `relativistic` (ESRGAN's)
+    smoothness    `total_variation`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
+
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["adversarial", "charbonnier", "content_loss", "l1", "mse", "relativistic", "total_variation"]
+
+Extractor = Callable[[Tensor, Iterable[str]], dict[str, Tensor]]
+
+EPSILON = 1e-3  # Charbonnier: Lai et al. 2017 (LapSRN, arXiv 1704.03915), section 3.3
+
+
+def l1(image: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference: ``mean |x - y|``, the content term of ESRGAN (Wang et al. 2018, section 3.2)."""
+    return functional.l1_loss(image, target)
+
+
+def mse(image: Tensor, target: Tensor) -> Tensor:
+    """Mean squared difference: ``mean (x - y)^2``, SRGAN (Ledig et al. 2016, arXiv 1609.04802), equation 4."""
+    return functional.mse_loss(image, target)
+
+
+def charbonnier(image: Tensor, target: Tensor, epsilon: float = EPSILON) -> Tensor:
+    """Give ``mean sqrt((x - y)^2 + epsilon^2)``: L1 with a round foot (Charbonnier et al. 1994; LapSRN, section 3.3).
+
+    Parameters
+    ----------
+    image, target : Tensor
+        Of the same shape.
+    epsilon : float
+        Below it the loss is a square; also its value for equal images.
+    """
+    return ((image - target).square() + epsilon**2).sqrt().mean()
+
+
+def content_loss(features: Extractor, image: Tensor, target: Tensor, weights: Mapping[str, float]) -> Tensor:
+    """Compare features: ``sum_j w_j mean (phi_j(x) - phi_j(y))^2``.
+
+    SRGAN (Ledig et al. 2016), equation 5, with maps before activation where `features` gives them (ESRGAN,
+    section 3.3); the sum over layers is that of perceptual losses (Johnson et al. 2016, arXiv 1603.08155, equation 2).
+
+    Differs from the papers: the mean goes over channels too, so that a weight means the same in every layer.
+
+    Parameters
+    ----------
+    features : callable
+        ``features(image, layers) -> dict[str, Tensor]``: `velatura.nets.features.Features`, or a teacher.
+    image, target : Tensor of float32, (N, 3, H, W)
+        RGB, 0..1. Gradients flow to `image` only.
+    weights : mapping of str to float
+        Layer -> weight; other layers are not computed.
+
+    Raises
+    ------
+    ValueError
+        No layer is weighed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> image = torch.rand(1, 3, 4, 4)
+    >>> float(content_loss(lambda x, layers: {"half": x / 2}, image, image, {"half": 1.0}))
+    0.0
+    """
+    if not weights:
+        raise ValueError("got no layers; expected a weight for at least one")
+    ours = features(image, weights)
+    theirs = features(target.detach(), weights)
+    losses = [weight * mse(ours[layer], theirs[layer].detach()) for layer, weight in weights.items()]
+    return sum(losses[1:], start=losses[0])
+
+
+def adversarial(logits: Tensor, real: bool, form: Literal["log", "hinge"] = "log", *, critic: bool = True) -> Tensor:
+    """What one set of logits costs a critic, or the generator.
+
+    ``log`` is Goodfellow et al. 2014 (arXiv 1406.2661): the critic pays ``-log D`` for real images and ``-log(1 - D)``
+    for others; the generator pays ``-log D(G)`` (SRGAN, equation 6), with ``D = sigmoid(logits)``. ``hinge`` is Lim
+    and Ye 2017 (arXiv 1705.02894): the critic pays ``max(0, 1 - logits)`` and ``max(0, 1 + logits)``; the generator
+    pays ``-logits``.
+
+    Parameters
+    ----------
+    logits : Tensor
+        Before the sigmoid.
+    real : bool
+        What the payer wants them to say; a generator always wants ``True``.
+    form : {"log", "hinge"}
+    critic : bool
+        Whether the critic pays.
+
+    Raises
+    ------
+    ValueError
+        The generator is asked to make its images look false.
+
+    Examples
+    --------
+    >>> import torch
+    >>> logits = torch.zeros(4)
+    >>> round(float(adversarial(logits, True)), 4), float(adversarial(logits, False, "hinge"))
+    (0.6931, 1.0)
+    """
+    if not critic and not real:
+        raise ValueError("got real=False for a generator; it wants its images to look real")
+    sign = 1 if real else -1
+    if form == "log":
+        return functional.softplus(-sign * logits).mean()
+    return functional.relu(1 - sign * logits).mean() if critic else -logits.mean()
+
+
+def relativistic(real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Relativistic average losses of generator and critic (Jolicoeur-Martineau 2018; ESRGAN, equations 1 and 2).
+
+    With ``D(a, b) = sigmoid(C(a) - mean C(b))``:
+    ``L_G = -mean log(1 - D(real, fake)) - mean log D(fake, real)``,
+    ``L_D = -mean log D(real, fake) - mean log(1 - D(fake, real))``.
+
+    Parameters
+    ----------
+    real_logits, fake_logits : Tensor
+        What the critic gives for originals and for made images; for ``L_D`` the made images are to be detached.
+
+    Returns
+    -------
+    generator_loss, discriminator_loss : Tensor
+
+    Examples
+    --------
+    >>> import torch
+    >>> generator, critic = relativistic(torch.full((2,), 3.0), torch.full((2,), -3.0))
+    >>> round(float(generator), 3), round(float(critic), 3)  # the critic is sure, and right
+    (12.005, 0.005)
+    """
+    real = real_logits - fake_logits.mean()
+    fake = fake_logits - real_logits.mean()
+    generator = adversarial(real, False) + adversarial(fake, True)
+    discriminator = adversarial(real, True) + adversarial(fake, False)
+    return generator, discriminator
+
+
+def total_variation(image: Tensor) -> Tensor:
+    """Mean absolute difference of neighbours, down and to the right: smooth images cost little.
+
+    SRGAN's first version (Ledig et al. 2016, v1), section 2.2.3, after Aly and Dubois 2005.
+
+    Differs from the paper: the two directions are added, not joined in one gradient's length, which has no derivative
+    where an image is flat.
+
+    Parameters
+    ----------
+    image : Tensor of float32, (N, C, H, W)
+
+    Examples
+    --------
+    >>> import torch
+    >>> float(total_variation(torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]])))
+    1.0
+    """
+    down = (image[..., 1:, :] - image[..., :-1, :]).abs().mean()
+    right = (image[..., :, 1:] - image[..., :, :-1]).abs().mean()
+    return down + right
