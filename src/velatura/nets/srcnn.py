@@ -147,12 +147,12 @@ class Bicubic(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Enlarge an image (N, C, H, W): a Tensor (N, C, scale H, scale W), not clipped."""
-        return self.inside(image[:, :, self._mirrored(image.shape[2]).to(image.device)])
+        return self.inside(image.index_select(2, self._mirrored(image.shape[2]).to(image.device)))
 
     def inside(self, image: Tensor) -> Tensor:
         """Enlarge (N, C, H, W) that has two rows more on each side: a Tensor (N, C, scale (H - 4), scale W)."""
         height, width = image.shape[2] - 2 * self.reach, image.shape[3]
-        wide = image[:, :, :, self._mirrored(width).to(image.device)].flatten(0, 1)[:, None]
+        wide = image.index_select(3, self._mirrored(width).to(image.device)).flatten(0, 1)[:, None]
         with torch.autocast(image.device.type, enabled=False):
             places = functional.conv2d(wide, self.kernels.to(wide.dtype))
         return functional.pixel_shuffle(places, self.scale).reshape(
@@ -161,8 +161,10 @@ class Bicubic(nn.Module):
 
     def _mirrored(self, size: int) -> Tensor:
         """Where to read pixels -2 .. size + 1: beyond the border the image is mirrored, its last pixel doubled."""
-        index = torch.arange(-self.reach, size + self.reach) % (2 * size)
-        return torch.where(index < size, index, 2 * size - 1 - index)
+        # Without a remainder, which ONNX's exporter cannot take by a size that is known only later.
+        index = torch.arange(-self.reach, size + self.reach)
+        index = torch.maximum(index, -1 - index)
+        return torch.minimum(index, 2 * size - 1 - index).clamp(min=0)
 
 
 def luma(image: Tensor) -> Tensor:
