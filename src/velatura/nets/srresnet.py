@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from velatura.nets.inference import before_shuffle
 from velatura.nets.rows import WHOLE, Rows
 from velatura.nets.srcnn import Bicubic
 
@@ -85,6 +86,8 @@ class SRResNet(nn.Module):
             nn.init.zeros_(self.tail.weight)
             nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
 
+        #: What `velatura.nets.inference.for_inference` keeps in float32: the image itself must not be rounded.
+        self.full_precision = () if residual else ("tail",)
         reach = -(ENDS // 2)  # in output pixels, to the upper left; the lower right is its mirror image
         for _ in range(doublings):
             reach = reach // 2 - 1  # through the pixel shuffle, then a 3x3 convolution
@@ -115,6 +118,14 @@ class SRResNet(nn.Module):
         # The image itself must not be rounded to what bfloat16 can hold.
         with torch.autocast(image.device.type, enabled=False):
             return rows(self.tail, x.to(image.dtype)) + 0.5
+
+    def fold(self) -> None:
+        """Compute the last layer before the last pixel shuffle, for inference: the same output, a quarter faster."""
+        last = self.up[-1]
+        assert isinstance(last, nn.Sequential) and isinstance(self.tail, nn.Conv2d)
+        convolution, shuffle, activation = last
+        self.up[-1] = nn.Sequential(convolution, activation)
+        self.tail = nn.Sequential(before_shuffle(self.tail, 2), shuffle)
 
 
 def _block(width: int, norm: bool) -> nn.Sequential:
