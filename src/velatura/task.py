@@ -27,7 +27,18 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-__all__ = ["Bands", "ImageLike", "Input", "Params", "Progress", "Result", "SaveOptions", "Task", "parse_params"]
+__all__ = [
+    "Bands",
+    "ImageLike",
+    "Input",
+    "Output",
+    "Params",
+    "Progress",
+    "Result",
+    "SaveOptions",
+    "Task",
+    "parse_params",
+]
 
 #: What a task accepts as an image; see `velatura.image.open_image` for shapes and ranges.
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray | torch.Tensor | Picture"
@@ -102,6 +113,23 @@ class Input:
     leading: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A picture that a task can give beside its result, such as a map.
+
+    Attributes
+    ----------
+    name : str
+        Key of `Bands.maps` and `Result.maps`; a switch of this name in the task's `Params` asks for it, and the flag
+        of this name on the command line takes the file to write.
+    help : str
+        One line for ``--help`` and the docs.
+    """
+
+    name: str
+    help: str
+
+
 @dataclass(slots=True)
 class Bands:
     """An output while it is made: rows from top to bottom.
@@ -119,6 +147,8 @@ class Bands:
         Whether the rows carry alpha.
     made_by : str or None
         The trained model whose work the pixels hold; None for plain mathematics.
+    maps : dict of str to callable
+        What was asked for of the task's `outputs`: functions that give its bands once all rows are used up.
     extras : dict
         What the application adds to its `Result`.
     """
@@ -130,6 +160,7 @@ class Bands:
     channels: int = 3
     alpha: bool = False
     made_by: str | None = None
+    maps: dict[str, Callable[[], Bands]] = field(default_factory=dict)
     extras: dict[str, Any] = field(default_factory=dict)
 
     def gather(self) -> Picture:
@@ -182,12 +213,15 @@ class Result:
         The options that were used, defaults included.
     inputs : tuple of Path
         The files that the inputs were read from; `save` never replaces them.
+    maps : dict of str to Picture
+        What was asked for of the task's `outputs`.
     """
 
     picture: Picture
     params: Params
     made_by: str | None = None
     inputs: tuple[Path, ...] = ()
+    maps: Mapping[str, Picture] = field(default_factory=dict)
 
     @property
     def image(self) -> Any:
@@ -224,6 +258,8 @@ class Task(ABC):
     Params: ClassVar[type[Params]]
     #: The images it reads, in the order of its arguments.
     inputs: ClassVar[tuple[Input, ...]]
+    #: The pictures that it can give beside its result.
+    outputs: ClassVar[tuple[Output, ...]] = ()
     #: The catalog's name of the model that it takes where none is named; None where there is none.
     default_model: ClassVar[str | None] = None
 
@@ -271,13 +307,16 @@ class Task(ABC):
 
     def result(self, bands: Bands, params: Params) -> Result:
         """Gather the rows; override to return the application's own kind of result."""
-        return Result(bands.gather(), params, bands.made_by)
+        picture = bands.gather()
+        maps = {name: make().gather() for name, make in bands.maps.items()}
+        return Result(picture, params, bands.made_by, maps=maps)
 
     def to_file(
         self,
         *values: ImageLike | None,
         out: str | Path,
         save: SaveOptions | None = None,
+        maps: Mapping[str, str | Path] | None = None,
         max_megapixels: float | None = None,
         progress: Progress | None = None,
         **params: Any,
@@ -291,6 +330,8 @@ class Task(ABC):
         out : path
             The file to write; it appears whole or not at all.
         save : SaveOptions, optional
+        maps : mapping of str to path, optional
+            Files for what the task can give beside its result (`outputs`), by name; naming one asks for it.
         max_megapixels : float, optional
             Larger files are refused before they are decoded; None takes the task's own ``max_megapixels``.
         progress : callable, optional
@@ -309,8 +350,8 @@ class Task(ABC):
         MachineError
             The disk is full; nothing is left behind.
         """
-        checked = parse_params(self.Params, params)
-        self.write(values, out, checked, save, max_megapixels=max_megapixels, progress=progress)
+        checked = parse_params(self.Params, {**params, **dict.fromkeys(maps or {}, True)})
+        self.write(values, out, checked, save, maps=maps, max_megapixels=max_megapixels, progress=progress)
         return Path(out)
 
     def write(
@@ -320,11 +361,12 @@ class Task(ABC):
         params: Any,
         save: SaveOptions | None = None,
         *,
+        maps: Mapping[str, str | Path] | None = None,
         max_megapixels: float | None = None,
         progress: Progress | None = None,
     ) -> Bands:
         """Do the work of `to_file` with checked ``params``, and give what was written; its rows are used up."""
-        save = save or SaveOptions()
+        save, maps = save or SaveOptions(), maps or {}
         values = (*values, *(None for _ in range(len(self.inputs) - len(values))))
         check_output(out, inputs=values, overwrite=save.overwrite, format=save.format)
         self.prepare(params)
@@ -339,19 +381,28 @@ class Task(ABC):
             format=save.format,
             bits=bands.like.bits,
         )
-        with RowWriter(
-            out,
-            bands.like,
-            bands.height,
-            bands.width,
-            bands.channels,
-            bands.like.pixels.dtype,
-            alpha=bands.alpha,
-            format=save.format,
-            quality=save.quality,
-            overwrite=save.overwrite,
-            made_by=bands.made_by if save.mark else None,
-        ) as writer:
-            for rows in bands.rows:
-                writer.write(rows)
+        for path in maps.values():
+            check_output(path, inputs=(*values, Path(out)), overwrite=save.overwrite)
+        _write(bands, out, save)
+        for name, path in maps.items():
+            _write(bands.maps[name](), path, replace(save, format=None))
         return bands
+
+
+def _write(bands: Bands, out: str | Path, save: SaveOptions) -> None:
+    """Write the rows as they come; the file appears whole or not at all."""
+    with RowWriter(
+        out,
+        bands.like,
+        bands.height,
+        bands.width,
+        bands.channels,
+        bands.like.pixels.dtype,
+        alpha=bands.alpha,
+        format=save.format,
+        quality=save.quality,
+        overwrite=save.overwrite,
+        made_by=bands.made_by if save.mark else None,
+    ) as writer:
+        for rows in bands.rows:
+            writer.write(rows)

@@ -1,4 +1,4 @@
-"""Tiles with a halo, sized by a memory budget.
+"""Tiles with a halo, sized by a memory budget; rows that pass by once.
 
 The default budget is a constant, never what happens to be free, so that the same input gives the same tiles and
 the same bytes on every machine.
@@ -6,10 +6,13 @@ the same bytes on every machine.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["DEFAULT_MEMORY_MIB", "Tile", "tile_side", "tiles"]
+import numpy as np
+
+__all__ = ["DEFAULT_MEMORY_MIB", "RowBuffer", "Tile", "tile_side", "tiles"]
 
 #: Working memory that a task may take beside the images themselves.
 DEFAULT_MEMORY_MIB = 512
@@ -90,3 +93,51 @@ def tile_side(memory_mib: float, bytes_per_pixel: float, halo: int, *, multiple:
     """
     outer = int((memory_mib * 2**20 / bytes_per_pixel) ** 0.5)
     return max((outer - 2 * halo) // multiple * multiple, multiple)
+
+
+class RowBuffer:
+    """Rows that come from top to bottom, read in windows that only move down.
+
+    Parameters
+    ----------
+    bands : iterator of numpy.ndarray
+        (h, ...) each, any heights.
+
+    Examples
+    --------
+    >>> rows = RowBuffer(iter([np.arange(3), np.arange(3, 5), np.arange(5, 9)]))
+    >>> rows.window(1, 5).tolist(), rows.window(4, 8).tolist()
+    ([1, 2, 3, 4], [4, 5, 6, 7])
+    """
+
+    def __init__(self, bands: Iterator[np.ndarray]) -> None:
+        self._bands = bands
+        self._kept: deque[np.ndarray] = deque()
+        self._first = self._next = 0  # the first row kept, and the first that has not come yet
+
+    def window(self, start: int, stop: int) -> np.ndarray:
+        """Give rows ``start`` to ``stop``; those before ``start`` are forgotten.
+
+        Raises
+        ------
+        ValueError
+            A row was forgotten, or there are not so many.
+        """
+        if start < self._first:
+            raise ValueError(f"row {start} is gone; the first that is kept is {self._first}")
+        while self._kept and self._first + len(self._kept[0]) <= start:
+            self._first += len(self._kept.popleft())
+        while self._next < stop:
+            band = next(self._bands, None)
+            if band is None:
+                raise ValueError(f"rows end at {self._next}; {stop} were asked for")
+            self._next += len(band)
+            self._kept.append(band)
+            if self._next <= start:
+                self._first += len(self._kept.popleft())
+        parts = list(self._kept)
+        if len(parts) > 1:
+            parts[-1] = parts[-1][: len(parts[-1]) - (self._next - stop)]
+            parts[0] = parts[0][start - self._first :]
+            return np.concatenate(parts)
+        return parts[0][start - self._first : stop - self._first]

@@ -14,6 +14,9 @@ and `WHOLE` is what it is while the image comes in one piece.
 
 from __future__ import annotations
 
+import inspect
+import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,7 +24,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["WHOLE", "Bands", "Rows", "Stencil", "in_bands"]
+from velatura.errors import MachineError
+
+__all__ = ["WHOLE", "Bands", "Rows", "Stencil", "in_bands", "takes_rows"]
+
+LEAST = 2  # rows of the first band: what a mirrored border needs
 
 
 class Rows:
@@ -79,6 +86,14 @@ class Bands(Rows):
         self.last = False
         self._kept: dict[Any, Tensor] = {}  # rows from the end of the band before, by layer or key
 
+    def state(self) -> dict[Any, Tensor]:
+        """Give what is kept, for `restore`."""
+        return dict(self._kept)
+
+    def restore(self, state: dict[Any, Tensor]) -> None:
+        """Go back to where `state` was taken."""
+        self._kept = dict(state)
+
     def __call__(self, module: nn.Module, x: Tensor) -> Tensor:
         """Apply a layer to the next rows; what comes out is as many rows behind as the layer reaches down."""
         if isinstance(module, nn.Sequential):
@@ -123,12 +138,17 @@ def in_bands(network: nn.Module, bands: Iterable[tuple[Tensor, bool]]) -> Iterat
     network : nn.Module
         Its ``forward`` takes ``rows``.
     bands : iterable of (Tensor, bool)
-        (1, C, h, W) from top to bottom, the first with at least 2 rows; and whether it is the last.
+        (1, C, h, W) from top to bottom, the first with at least `LEAST` rows; and whether it is the last.
 
     Yields
     ------
     Tensor
         The rows of the result, as they are done.
+
+    Raises
+    ------
+    MachineError
+        Not even a band of a few rows fits into memory; others are halved where they do not, with a warning.
 
     Examples
     --------
@@ -141,11 +161,36 @@ def in_bands(network: nn.Module, bands: Iterable[tuple[Tensor, bool]]) -> Iterat
     ([32, 48], True)
     """
     rows = Bands()
-    for band, last in bands:
-        rows.last = last
-        done = network(band, rows)
-        if done.shape[2]:
-            yield done
+    waiting = deque[tuple[Tensor, bool]]()
+    for one in bands:
+        waiting.append(one)
+        while waiting:
+            band, last = waiting.popleft()
+            rows.last, before = last, rows.state()
+            try:
+                done = network(band, rows)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _is_lack_of_memory(error):
+                    raise
+                if band.shape[2] < 2 * LEAST:
+                    raise MachineError("out of memory: the image is too wide for this network and machine") from None
+                # As if it had not begun, and in two steps.
+                rows.restore(before)
+                half = band.shape[2] // 2
+                warnings.warn(f"out of memory: going on with bands of {half} rows", RuntimeWarning, stacklevel=2)
+                waiting.extendleft([(band[:, :, half:], last), (band[:, :, :half], False)])
+                continue
+            if done.shape[2]:
+                yield done
+
+
+def takes_rows(network: nn.Module) -> bool:
+    """Whether a network's ``forward`` takes an image in bands."""
+    return "rows" in inspect.signature(network.forward).parameters
+
+
+def _is_lack_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def _reach(module: nn.Module) -> tuple[int, str]:

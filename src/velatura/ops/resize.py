@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from scipy import sparse
 
-__all__ = ["Kernel", "resize", "weights"]
+__all__ = ["Kernel", "RowResize", "resize", "weights"]
 
 Kernel = Literal["area", "linear", "bicubic", "lanczos"]
 
@@ -106,11 +106,62 @@ def resize(
         The part, (h, w[, C]), float32 (float64 in: float64); not clipped, so that kernels with negative lobes may
         overshoot.
     """
+    vertical = weights(image.shape[0], height, kernel)[rows]
+    return _resampled(image, vertical, weights(image.shape[1], width, kernel)[cols])
+
+
+class RowResize:
+    """`resize` of an image that comes in rows, and goes in rows.
+
+    Parameters
+    ----------
+    size, new_size : tuple of int
+        Height and width before and after.
+    kernel : {"area", "linear", "bicubic", "lanczos"}
+
+    Examples
+    --------
+    >>> image, change = np.arange(8.0).reshape(4, 2), RowResize((4, 2), (2, 2), "area")
+    >>> change.needs((1, 2)), change.rows(image[2:], 2, (1, 2)).tolist()
+    ((2, 4), [[5.0, 6.0]])
+    """
+
+    def __init__(self, size: tuple[int, int], new_size: tuple[int, int], kernel: Kernel = "bicubic") -> None:
+        self._vertical = weights(size[0], new_size[0], kernel)
+        self._horizontal = weights(size[1], new_size[1], kernel)
+
+    def needs(self, rows: tuple[int, int]) -> tuple[int, int]:
+        """Give the span of rows before that rows after are made of."""
+        used = self._vertical[rows[0] : rows[1]].indices
+        return int(used.min()), int(used.max()) + 1
+
+    def rows(self, window: np.ndarray, start: int, rows: tuple[int, int]) -> np.ndarray:
+        """Make rows.
+
+        Parameters
+        ----------
+        window : numpy.ndarray
+            (h, W) or (h, W, C): at least the rows that are needed.
+        start : int
+            Which row before is its first.
+        rows : tuple of int
+            Which rows after are wanted.
+
+        Returns
+        -------
+        numpy.ndarray
+            As `resize` gives them.
+        """
+        vertical = self._vertical[rows[0] : rows[1], start : start + len(window)]
+        return _resampled(window, vertical, self._horizontal)
+
+
+def _resampled(image: np.ndarray, vertical: sparse.csr_array, horizontal: sparse.csr_array) -> np.ndarray:
+    """Resample by one matrix per axis."""
     dtype = np.float64 if image.dtype == np.float64 else np.float32
+    vertical, horizontal = vertical.astype(dtype), horizontal.astype(dtype)
     planes = image[..., None] if image.ndim == 2 else image
     old_height, old_width, channels = planes.shape
-    vertical = weights(old_height, height, kernel)[rows].astype(dtype)
-    horizontal = weights(old_width, width, kernel)[cols].astype(dtype)
     new_height = vertical.shape[0]
     flat = planes.reshape(old_height, -1)
     narrow = np.empty((new_height, flat.shape[1]), dtype)
