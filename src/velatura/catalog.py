@@ -34,6 +34,7 @@ import tomllib
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -51,6 +52,8 @@ __all__ = [
     "Header",
     "Images",
     "Score",
+    "Weights",
+    "assemble",
     "card",
     "cards",
     "fill_card",
@@ -58,6 +61,7 @@ __all__ = [
     "load",
     "load_state",
     "offline",
+    "open_weights",
     "read_header",
     "verify",
 ]
@@ -357,21 +361,78 @@ def load(
     >>> net.weight.dtype, net.training
     (torch.float32, False)
     """
+    return assemble(open_weights(name_or_path), architectures, device, arguments=arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What a file holds, read safely and not judged yet.
+
+    Attributes
+    ----------
+    name : str
+        The file's name, for messages.
+    tensors : dict of str to Tensor
+        On the CPU, in the types of the file.
+    header : Header or None
+        None for a ``.pth``.
+    """
+
+    name: str
+    tensors: dict[str, Tensor]
+    header: Header | None
+
+
+def open_weights(name_or_path: str | Path) -> Weights:
+    """Read a file of weights; nothing in it is run. Parameters and errors are those of `load`."""
+    path, data = _read(name_or_path)
+    tensors, header = _open(data, path.name)
+    return Weights(path.name, tensors, header)
+
+
+def assemble(
+    weights: Weights,
+    architectures: Mapping[str, Callable[..., Net]],
+    device: torch.device | str = "cpu",
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    rename: Callable[[str], str] = str,
+) -> Net:
+    """Build a network and put weights that were read into it.
+
+    Parameters
+    ----------
+    weights : Weights
+        See `open_weights`.
+    architectures, device, arguments
+        As in `load`.
+    rename : callable
+        Says what the file calls a tensor of the network; messages then use the file's own names.
+
+    Returns
+    -------
+    torch.nn.Module
+        As from `load`.
+
+    Raises
+    ------
+    ModelError
+        The file is refused.
+    """
     import torch
 
-    path, data = _read(name_or_path)
-    state, header = _open(data, path.name)
+    name, header = weights.name, weights.header
     if header is not None and header.architecture:
         architecture, arguments = header.architecture, header.arguments
     elif len(architectures) == 1:
         architecture = next(iter(architectures))
     else:
-        raise ModelError(f"{path.name}: names no architecture; expected one of {', '.join(architectures)}")
+        raise ModelError(f"{name}: names no architecture; expected one of {', '.join(architectures)}")
     if architecture not in architectures:
-        raise ModelError(f"{path.name}: holds a {architecture}; expected {' or '.join(architectures)}")
+        raise ModelError(f"{name}: holds a {architecture}; expected {' or '.join(architectures)}")
     arguments = dict(arguments or {})
     if any(isinstance(number, int | float) and number > MAX_ARGUMENT for number in _leaves(arguments)):
-        raise ModelError(f"{path.name}: its arguments hold a number over {MAX_ARGUMENT}; get the file again")
+        raise ModelError(f"{name}: its arguments hold a number over {MAX_ARGUMENT}; get the file again")
 
     build = architectures[architecture]
     # Building draws random numbers: the caller's own sequence must not notice that a model was loaded.
@@ -380,13 +441,13 @@ def load(
             # On the meta device a wrong size costs nothing: no memory is asked for before the file is known to fit.
             with torch.device("meta"):
                 plan = build(**arguments)
-            state = _fit(state, _expected(plan), path.name)
+            state = _fit(weights.tensors, {rename(key): value for key, value in _expected(plan).items()}, name)
             net = build(**arguments)
         except (TypeError, ValueError, RuntimeError, AssertionError) as error:
             if isinstance(error, ModelError):
                 raise
-            raise ModelError(f"{path.name}: {architecture} refuses its arguments {arguments}: {error}") from None
-    net.load_state_dict(state)
+            raise ModelError(f"{name}: {architecture} refuses its arguments {arguments}: {error}") from None
+    net.load_state_dict({key: state[rename(key)] for key in net.state_dict()})
     return net.to(device).eval().requires_grad_(False)
 
 
@@ -410,9 +471,8 @@ def load_state(name_or_path: str | Path, expected: nn.Module | Mapping[str, Sequ
     ModelError
         As in `load`.
     """
-    path, data = _read(name_or_path)
-    state, _ = _open(data, path.name)
-    return _fit(state, _expected(expected), path.name)
+    weights = open_weights(name_or_path)
+    return _fit(weights.tensors, _expected(expected), weights.name)
 
 
 def _read(name_or_path: str | Path) -> tuple[Path, bytes]:
