@@ -20,6 +20,8 @@ __all__ = ["RECIPES", "evaluate", "load_run", "run"]
 # Name -> file here, recipe, config. The file NAME.toml, if there is one, holds the usual values.
 RECIPES = {
     "blend": ("blend", "Blend", "BlendConfig"),
+    "features": ("features", "TrainFeatures", "FeaturesConfig"),
+    "esrgan-psnr": ("upscale", "TrainRRDB", "RRDBConfig"),
     "srcnn": ("upscale", "TrainSRCNN", "SRCNNConfig"),
     "srresnet": ("upscale", "TrainSRResNet", "SRResNetConfig"),
 }
