@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from velatura.nets.rows import WHOLE, Bands, in_bands
+from velatura.nets.rrdb import RRDB
 from velatura.nets.srcnn import SRCNN
 from velatura.nets.srresnet import SRResNet
 from velatura.nets.srvgg import SRVGG
@@ -31,6 +32,8 @@ NETWORKS = {
     "srvgg": lambda: SRVGG(width=4, depth=3),
     "srvgg, no enlargement": lambda: SRVGG(1, width=4, depth=1),
     "srresnet, norm": lambda: SRResNet(2, width=4, blocks=2, norm=True, residual=False),
+    "rrdb": lambda: RRDB(width=4, growth=2, blocks=2, tail=4),
+    "rrdb, no residual": lambda: RRDB(2, width=4, growth=3, blocks=1, tail=4, residual=False),
 }
 
 

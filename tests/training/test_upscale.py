@@ -248,12 +248,18 @@ def drawings(tmp_path_factory):
 
 def recipe_of(name, drawings, *more):
     recipe, model = (getattr(upscale, part) for part in recipes.RECIPES[name][1:])
-    small = SMALL if name == "srresnet" else SMALL[2:]
+    small = {"srresnet": SMALL, "esrgan-psnr": [*SMALL, "growth=4", "tail=8"], "srcnn": SMALL[2:]}[name]
     return recipe(make_config(model, settings=[*small, f"photographs={drawings}", *more]))
 
 
 @pytest.mark.parametrize(
-    ("name", "more"), [("srcnn", ["middle=1"]), ("srresnet", []), ("srresnet", ["norm=true", "loss=mse"])]
+    ("name", "more"),
+    [
+        ("srcnn", ["middle=1"]),
+        ("srresnet", []),
+        ("srresnet", ["norm=true", "loss=mse"]),
+        ("esrgan-psnr", ["matrix_rate=0.03"]),
+    ],
 )
 def test_a_few_steps_on_one_batch_lower_its_loss(drawings, tmp_path, name, more):
     recipe = recipe_of(name, drawings, "steps=60", "learning_rate=3e-3", *more)
@@ -267,7 +273,7 @@ def test_a_few_steps_on_one_batch_lower_its_loss(drawings, tmp_path, name, more)
     difference = enlarged - batch[1]
     if name == "srcnn":
         difference = (difference * torch.tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)).sum(1)
-    first = difference.abs().mean() if (name, more) == ("srresnet", []) else difference.square().mean()
+    first = difference.square().mean() if name == "srcnn" or "loss=mse" in more else difference.abs().mean()
     assert losses[0] == pytest.approx(first.item(), rel=1e-4)
     assert losses[-1] < 0.95 * losses[0]
 
@@ -329,13 +335,32 @@ def test_a_run_starts_from_weights(config, tmp_path):
     assert str(tmp_path) not in recipe
 
 
-@pytest.mark.parametrize("name", ["srcnn", "srresnet", "srresnet_paper", "srresnet_div2k"])
+@pytest.mark.parametrize(
+    "name", ["srcnn", "srresnet", "srresnet_paper", "srresnet_div2k", "esrgan-psnr", "esrgan-psnr_paper"]
+)
 def test_settings_fit_their_recipe(name):
-    model = upscale.SRCNNConfig if name == "srcnn" else upscale.SRResNetConfig
+    model = getattr(upscale, recipes.RECIPES[name.split("_")[0]][2])
     config = make_config(model, RECIPES / f"{name}.toml")
     assert config.scale == 4
     if name == "srresnet_paper":
         assert (config.norm, config.residual, config.loss, config.batch_size) == (True, False, "mse", 16)
+    if name == "esrgan-psnr_paper":
+        with torch.device("meta"):
+            generator, arguments = upscale.make_generator(config)
+        assert sum(p.numel() for p in generator.parameters()) == 16_697_987
+        assert not arguments["residual"]
+
+
+def test_only_the_ends_are_left_to_adam(drawings):
+    """Muon's authors leave the first and the last layer out."""
+    for name, ends in (("srresnet", ("head.0", "tail")), ("esrgan-psnr", ("conv_first", "conv_last"))):
+        recipe = recipe_of(name, drawings, "matrix_rate=0.01")
+        network = recipe.networks["generator"]
+        matrices = {id(p) for p in recipe.optimizers()["generator"].param_groups[0]["params"]}
+        left = {
+            key.rpartition(".")[0] for key, p in network.named_parameters() if p.ndim == 4 and id(p) not in matrices
+        }
+        assert left == set(ends)
 
 
 @pytest.mark.training

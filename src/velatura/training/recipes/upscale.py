@@ -1,14 +1,15 @@
-"""Train the faithful upscalers: SRCNN and SRResNet.
+"""Train the faithful upscalers: SRCNN, SRResNet and the RRDB-net that ESRGAN starts from.
 
 Dong et al. 2014 (arXiv 1501.00092) and Ledig et al. 2016 (arXiv 1609.04802) shrink photographs by MATLAB's bicubic and
 let a network give them back; both are measured in PSNR and SSIM on luma, `scale` pixels of every border left out. Here
 the photographs are T91, the train and test parts of BSDS500 and sharp patches of free photographs; fifty of BSDS500
 are held out. Its *val* part, Set5, Set14 and Urban100 are for measuring alone. A folder of the user's own (DIV2K) is
-``photographs``: `srresnet_div2k.toml`; SRGAN's own settings are `srresnet_paper.toml`.
+``photographs``: `srresnet_div2k.toml`; SRGAN's own settings are `srresnet_paper.toml`, ESRGAN's (Wang et al. 2018,
+arXiv 1809.00219, section 4.1) `esrgan-psnr_paper.toml`.
 
 Differs from the papers: Adam with a cosine for both (SRCNN: gradient descent, the last layer ten times slower);
 SRResNet by L1, not MSE (Zhao et al. 2017, arXiv 1511.08861: better PSNR, too), and measured as a running average of its
-weights; patches turned and mirrored; both learn a correction of the bicubic enlargement; the low resolution is rounded
+weights; patches turned and mirrored; all learn a correction of the bicubic enlargement; the low resolution is rounded
 to 8 bits, as files are.
 """
 
@@ -28,6 +29,7 @@ from torch.optim import Adam, Optimizer
 from velatura.errors import InputError
 from velatura.metrics.fidelity import Y2, Y4, psnr, ssim
 from velatura.metrics.report import bootstrap
+from velatura.nets.rrdb import RRDB
 from velatura.nets.srcnn import SRCNN, luma
 from velatura.nets.srresnet import SRResNet
 from velatura.ops.resize import resize
@@ -39,26 +41,33 @@ if TYPE_CHECKING:  # measuring a network needs no Lightning
     from velatura.training.loop import Training
 
 __all__ = [
+    "GeneratorConfig",
     "Pairs",
+    "RRDBConfig",
     "SRCNNConfig",
     "SRResNetConfig",
+    "TrainRRDB",
     "TrainSRCNN",
     "TrainSRResNet",
     "UpscaleConfig",
     "evaluate",
+    "generator_optimizer",
+    "make_generator",
     "shrink",
 ]
 
 SETS = ("sr_t91_bsds400", "sr_hr_patches")
 MEASURED = ("sr_t91_bsds400", "bsds500_")  # the set, and the beginning of the paths, of what is held out and measured
 PROTOCOLS = {2: Y2, 4: Y4}  # by scale
+SRRESNET_ARGUMENTS = ("scale", "width", "blocks", "norm", "residual")
+RRDB_ARGUMENTS = ("scale", "width", "growth", "blocks", "tail", "residual")
 
 HELD_OUT_EVERY = 20  # of a user's photographs by name: every twentieth is held out
 HELD_OUT_SIDE = 480  # pixels: about the longer side of BSDS500; of larger photographs the middle is measured
 
 
 class UpscaleConfig(TrainConfig):
-    """Settings that both recipes share."""
+    """Settings that all upscalers share."""
 
     scale: Literal[2, 4] = Field(4, description="how many times larger the output is")
     patch: int = Field(48, ge=8, description="side of a patch in pixels of the low resolution")
@@ -73,14 +82,28 @@ class SRCNNConfig(UpscaleConfig):
     middle: Literal[1, 3, 5] = Field(5, description="size of the second layer's filters: 9-1-5, 9-3-5, 9-5-5")
 
 
-class SRResNetConfig(UpscaleConfig):
+class GeneratorConfig(UpscaleConfig):
+    """Settings of the networks that a GAN may go on with."""
+
+    loss: Literal["l1", "mse"] = Field("l1", description="of pixels")
+    beta1: float = Field(0.9, ge=0, lt=1, description="Adam's first decay")
+
+
+class SRResNetConfig(GeneratorConfig):
     """Settings of `TrainSRResNet`."""
 
     width: int = Field(64, ge=4, description="channels")
     blocks: int = Field(16, ge=1, description="residual blocks")
     norm: bool = Field(False, description="batch norm, as in the paper")
-    loss: Literal["l1", "mse"] = "l1"
-    beta1: float = Field(0.9, ge=0, lt=1, description="Adam's first decay")
+
+
+class RRDBConfig(GeneratorConfig):
+    """Settings of `TrainRRDB`."""
+
+    width: int = Field(48, ge=4, description="channels of the trunk")
+    growth: int = Field(32, ge=1, description="channels that each convolution of a dense block adds")
+    blocks: int = Field(3, ge=1, description="residual-in-residual dense blocks")
+    tail: int = Field(32, ge=1, description="channels behind the enlargement")
 
 
 class Pairs:
@@ -226,26 +249,18 @@ class TrainSRCNN(_Upscale):
         return {"loss": loss.detach()}
 
 
-class TrainSRResNet(_Upscale):
-    """The recipe of `velatura.nets.srresnet.SRResNet`: absolute error."""
+class _Generator(_Upscale):
+    """What the recipes of deep generators share: absolute error, by Muon."""
 
-    name = "srresnet"
-    architecture = "SRResNet"
-
-    def __init__(self, config: SRResNetConfig) -> None:
+    def __init__(self, config: GeneratorConfig) -> None:
         self.config = config
-        self.arguments = {name: getattr(config, name) for name in ("scale", "width", "blocks", "norm", "residual")}
         torch.manual_seed(config.seed)
-        self.networks: dict[str, nn.Module] = {"generator": SRResNet(**self.arguments)}
+        generator, self.arguments = make_generator(config)
+        self.networks: dict[str, nn.Module] = {"generator": generator}
 
     def optimizers(self) -> dict[str, Optimizer]:
-        """Muon, or Adam as in the paper."""
-        network: Any = self.networks["generator"]
-        rate, betas = self.config.learning_rate, (self.config.beta1, 0.999)
-        if self.config.matrix_rate:
-            plain = (network.head, network.tail)
-            return {"generator": Muon(network, self.config.matrix_rate, rate, plain)}
-        return {"generator": Adam(network.parameters(), lr=rate, betas=betas)}
+        """Muon, or Adam as in the papers."""
+        return {"generator": generator_optimizer(self.networks["generator"], self.config)}
 
     def step(self, training: Training, batch: tuple[Tensor, ...], step: int) -> dict[str, Tensor]:
         """Descend the absolute error, or the squared one."""
@@ -254,6 +269,35 @@ class TrainSRResNet(_Upscale):
         loss = difference.abs().mean() if self.config.loss == "l1" else difference.square().mean()
         training.descend("generator", loss)
         return {"loss": loss.detach()}
+
+
+class TrainSRResNet(_Generator):
+    """The recipe of `velatura.nets.srresnet.SRResNet`."""
+
+    name = "srresnet"
+    architecture = "SRResNet"
+
+
+class TrainRRDB(_Generator):
+    """The recipe of `velatura.nets.rrdb.RRDB`, before a critic joins."""
+
+    name = "esrgan-psnr"
+    architecture = "RRDB"
+
+
+def make_generator(config: GeneratorConfig) -> tuple[nn.Module, dict[str, Any]]:
+    """Make the network of these settings, and give its arguments: an RRDB of `RRDBConfig`, else an SRResNet."""
+    network, names = (RRDB, RRDB_ARGUMENTS) if isinstance(config, RRDBConfig) else (SRResNet, SRRESNET_ARGUMENTS)
+    arguments = {name: getattr(config, name) for name in names}
+    return network(**arguments), arguments
+
+
+def generator_optimizer(network: Any, config: GeneratorConfig) -> Optimizer:
+    """Muon for the layers between the first and the last, or Adam for all."""
+    if config.matrix_rate:
+        plain = (network.conv_first, network.conv_last) if isinstance(network, RRDB) else (network.head, network.tail)
+        return Muon(network, config.matrix_rate, config.learning_rate, plain)
+    return Adam(network.parameters(), lr=config.learning_rate, betas=(config.beta1, 0.999))
 
 
 def shrink(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
