@@ -95,6 +95,11 @@ class Features(nn.Module):
             {name: _Head(width, self.CHANNELS[name]) for name, width in zip(self.LAYERS, widths, strict=True)}
         )
 
+    @property
+    def first(self) -> nn.Module:
+        """The first convolution, which sees the image."""
+        return next(module for module in self.stages.modules() if isinstance(module, nn.Conv2d))
+
     def forward(self, image: Tensor, layers: Iterable[str] | None = None) -> dict[str, Tensor]:
         """Give the maps of `layers`; nothing is computed beyond the deepest of them.
 
