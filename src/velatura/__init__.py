@@ -13,6 +13,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "Blend": "velatura.tasks.blend",
     "blend": "velatura.tasks.blend",
+    "Upscale": "velatura.tasks.upscale",
+    "upscale": "velatura.tasks.upscale",
     "Cancelled": "velatura.errors",
     "InputError": "velatura.errors",
     "MachineError": "velatura.errors",
@@ -28,15 +30,18 @@ __all__ = [
     "MachineError",
     "ModelError",
     "Result",
+    "Upscale",
     "VelaturaError",
     "__version__",
     "blend",
+    "upscale",
 ]
 
 if TYPE_CHECKING:
     from velatura.errors import Cancelled, InputError, MachineError, ModelError, VelaturaError
     from velatura.task import Result
     from velatura.tasks.blend import Blend, blend
+    from velatura.tasks.upscale import Upscale, upscale
 
 
 def __getattr__(name: str) -> Any:

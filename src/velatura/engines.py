@@ -75,6 +75,8 @@ class WorkSpec:
     save : SaveOptions
     max_megapixels : float
         Larger inputs are refused.
+    maps : mapping of str to str
+        Folders for what the task gives beside its result, by the name of the output.
     """
 
     task: str
@@ -85,6 +87,7 @@ class WorkSpec:
     threads: int | None = None
     save: SaveOptions = field(default_factory=SaveOptions)
     max_megapixels: float = 100
+    maps: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def kind(self) -> type[Task]:
@@ -157,8 +160,11 @@ def do_job(task: Task, job: Job, work: WorkSpec, progress: Progress = no_progres
         warnings.simplefilter("always")
         try:
             output = Path(job.output)
-            output.parent.mkdir(parents=True, exist_ok=True)
-            task.to_file(*job.inputs, out=output, save=work.save, progress=progress, **work.params)
+            # The whole name: a.jpg and a.png may stand in one folder.
+            maps = {name: Path(folder, f"{job.name}.png") for name, folder in work.maps.items()}
+            for path in (output, *maps.values()):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            task.to_file(*job.inputs, out=output, save=work.save, maps=maps, progress=progress, **work.params)
             size, digest, error, stop = output.stat().st_size, file_sha256(output), "", False
         except Cancelled:
             raise

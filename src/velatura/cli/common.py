@@ -32,7 +32,7 @@ from velatura import schema
 from velatura.batch import LocalEngine, WorkSpec, begun_with, output_suffix, run_batch
 from velatura.device import limit_threads, threads
 from velatura.errors import Cancelled, InputError
-from velatura.task import Input, Params, Progress, SaveOptions, Task, no_progress, parse_params
+from velatura.task import Input, Output, Params, Progress, SaveOptions, Task, no_progress, parse_params
 from velatura.tiling import DEFAULT_MEMORY_MIB
 
 __all__ = ["ImageOptions", "image_command", "print_json", "progress_bar"]
@@ -139,7 +139,7 @@ def image_command(task: type[Task], *, examples: str, by_flag: Collection[str] =
     cyclopts.App
         ``velatura <task.name> INPUTS... -o OUT [options]``; a folder among the inputs makes a batch.
     """
-    fields = task.Params.model_fields
+    fields, beside = task.Params.model_fields, {output.name for output in task.outputs}
     inputs = [_input(one, one.name in by_flag) for one in task.inputs]
     out = Parameter(
         name=["--output", "-o"],
@@ -153,7 +153,8 @@ def image_command(task: type[Task], *, examples: str, by_flag: Collection[str] =
             # What goes by position comes first, as a signature wants it.
             *sorted(inputs, key=lambda parameter: parameter.kind),
             _keyword("out", str, out, inspect.Parameter.empty),
-            *(_option(name, field) for name, field in fields.items()),
+            *(_option(name, field) for name, field in fields.items() if name not in beside),
+            *(_map(output) for output in task.outputs),
             _keyword("model", str | None, model),
             _keyword("shared", ImageOptions, Parameter(name="*"), ImageOptions()),
         ]
@@ -162,8 +163,9 @@ def image_command(task: type[Task], *, examples: str, by_flag: Collection[str] =
     def command(*args: Any, **kwargs: Any) -> int:
         given = signature.bind(*args, **kwargs).arguments
         shared = given.get("shared", ImageOptions())
-        params = parse_params(task.Params, {name: given[name] for name in fields if given.get(name) is not None})
-        work = shared.work(task, params, given.get("model"))
+        maps = {name: given[name] for name in beside if given.get(name) is not None}
+        asked = {name: given[name] for name in fields if given.get(name) is not None} | dict.fromkeys(maps, True)
+        work = replace(shared.work(task, parse_params(task.Params, asked), given.get("model")), maps=maps)
         paths = [given.get(one.name) for one in task.inputs]
         batch = any(path is not None and Path(path).is_dir() for path in paths)
         out = Path(given["out"])
@@ -203,6 +205,12 @@ def _input(one: Input, by_flag: bool) -> inspect.Parameter:
             Parameter(group=_INPUTS, metavar="FILE" if by_flag else None, help=_sentence(one.help)),
         ],
     )
+
+
+def _map(output: Output) -> inspect.Parameter:
+    """Declare the flag that takes the file, or in a batch the folder, for a picture beside the result."""
+    parameter = Parameter(group=_OUTPUT, metavar="FILE", help=_sentence(output.help))
+    return _keyword(output.name, str | None, parameter)
 
 
 def _usage(one: Input, by_flag: bool) -> str:
@@ -262,7 +270,7 @@ def _run_one(work: WorkSpec, paths: Sequence[str | None], out: Path, shared: Ima
     with limit_threads(work.threads), hushed, progress_bar(quiet=shared.quiet) as progress:
         task = work.build()
         params = parse_params(kind.Params, work.params)
-        written = task.write(tuple(paths), out, params, work.save, progress=progress)
+        written = task.write(tuple(paths), out, params, work.save, maps=work.maps, progress=progress)
     seconds = time.perf_counter() - start
     if shared.json:
         print_json(

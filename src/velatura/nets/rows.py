@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from velatura.errors import MachineError
 
-__all__ = ["WHOLE", "Bands", "Rows", "Stencil", "in_bands", "takes_rows"]
+__all__ = ["WHOLE", "Bands", "Rows", "Stencil", "in_bands", "lacks_memory", "takes_rows"]
 
 LEAST = 2  # rows of the first band: what a mirrored border needs
 
@@ -170,7 +170,7 @@ def in_bands(network: nn.Module, bands: Iterable[tuple[Tensor, bool]]) -> Iterat
             try:
                 done = network(band, rows)
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _is_lack_of_memory(error):
+                if not lacks_memory(error):
                     raise
                 if band.shape[2] < 2 * LEAST:
                     raise MachineError("out of memory: the image is too wide for this network and machine") from None
@@ -189,7 +189,8 @@ def takes_rows(network: nn.Module) -> bool:
     return "rows" in inspect.signature(network.forward).parameters
 
 
-def _is_lack_of_memory(error: RuntimeError) -> bool:
+def lacks_memory(error: RuntimeError) -> bool:
+    """Whether an error of torch says that there was no memory, on a GPU or on the CPU."""
     return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 

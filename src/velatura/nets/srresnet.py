@@ -122,7 +122,8 @@ class SRResNet(nn.Module):
     def fold(self) -> None:
         """Compute the last layer before the last pixel shuffle, for inference: the same output, a quarter faster."""
         last = self.up[-1]
-        assert isinstance(last, nn.Sequential) and isinstance(self.tail, nn.Conv2d)
+        assert isinstance(last, nn.Sequential)
+        assert isinstance(self.tail, nn.Conv2d)
         convolution, shuffle, activation = last
         self.up[-1] = nn.Sequential(convolution, activation)
         self.tail = nn.Sequential(before_shuffle(self.tail, 2), shuffle)

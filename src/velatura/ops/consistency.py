@@ -6,15 +6,15 @@ space*). Projecting replaces the first part and keeps the second (back-projectio
 null space: Schwab et al. 2019, Wang et al. 2022).
 
 Shrinking is separable, ``D = vertical (x) horizontal``, so the pseudo-inverse is, too: ``D^T (D D^T)^-1`` with a banded
-matrix per axis, solved directly. What a row adds to one far away falls off by about half from row to row, so bands of
-rows with a few rows of margin give what the whole image gives.
+matrix per axis, solved directly. What a row adds to one far away falls off by about half from row to row, so windows
+with a few pixels of margin give what the whole image gives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -22,9 +22,9 @@ from scipy.linalg import cho_solve_banded, cholesky_banded
 
 from velatura.ops.resize import Kernel, weights
 
-__all__ = ["MARGIN", "Shrinking", "ShrinkingBand"]
+__all__ = ["MARGIN", "Shrinking", "ShrinkingWindow"]
 
-MARGIN = 12  # rows of the small image; measured: what lies beyond changes a result by 1e-4 grey levels at most
+MARGIN = 12  # pixels of the small image; measured: what lies beyond changes a result by 1e-4 grey levels at most
 ROUNDS = 40  # of projecting and clipping, at most
 
 
@@ -45,15 +45,15 @@ class _Axis:
         return self.shrink.T @ solved.astype(x.dtype, copy=False)
 
 
-def _axis(matrix: sparse.csr_array) -> _Axis:
-    matrix = matrix.astype(np.float32)
-    square = (matrix.astype(np.float64) @ matrix.astype(np.float64).T).todia()
+def _axis(matrix: Any) -> _Axis:
+    square = sparse.dia_array(matrix @ matrix.T)
     size, width = matrix.shape[0], int(square.offsets.max(initial=0))
     banded = np.zeros((width + 1, size))
     for offset, diagonal in zip(square.offsets, square.data, strict=True):
         if offset >= 0:
             banded[width - offset, offset:] = diagonal[offset:size]
-    return _Axis(matrix, cholesky_banded(banded, check_finite=False))
+    single: Any = matrix.astype(np.float32)
+    return _Axis(single, cholesky_banded(banded, check_finite=False))
 
 
 class Shrinking:
@@ -72,65 +72,59 @@ class Shrinking:
     --------
     >>> rng = np.random.default_rng(0)
     >>> large, small = rng.random((32, 32, 1), np.float32), rng.random((8, 8, 1), np.float32)
-    >>> way = Shrinking((32, 32), (8, 8), "area")
-    >>> bool(abs(way.down(way.project(large, small, clip=False)) - small).max() < 1e-5)
+    >>> whole = Shrinking((32, 32), (8, 8), "area").window((0, 8), (0, 8))
+    >>> bool(abs(whole.down(whole.project(large, small, clip=False)) - small).max() < 1e-5)
     True
     """
 
     def __init__(self, size: tuple[int, int], small: tuple[int, int], kernel: Kernel = "bicubic") -> None:
-        self.size, self.small, self.kernel = size, small, kernel
+        self.size, self.small = size, small
+        self._matrices = tuple(weights(*pair, kernel) for pair in zip(size, small, strict=True))
+        self._axes: dict[tuple[int, int, int], tuple[tuple[int, int], _Axis]] = {}
 
-    @cached_property
-    def _horizontal(self) -> _Axis:
-        return _axis(weights(self.size[1], self.small[1], self.kernel))
+    def window(self, rows: tuple[int, int], cols: tuple[int, int]) -> ShrinkingWindow:
+        """Give the part that makes these rows and columns of the small image; a margin is the caller's to add."""
+        return ShrinkingWindow(*self._part(0, *rows), *self._part(1, *cols))
 
-    @cached_property
-    def _vertical(self) -> sparse.csr_array:
-        return weights(self.size[0], self.small[0], self.kernel)
-
-    @cached_property
-    def _whole(self) -> ShrinkingBand:
-        return self.band((0, self.small[0]))
-
-    def band(self, rows: tuple[int, int]) -> ShrinkingBand:
-        """Give the part of the shrinking that makes these rows of the small image, without margin."""
-        matrix = self._vertical[rows[0] : rows[1]]
-        first, last = matrix.indices.min(), matrix.indices.max()
-        return ShrinkingBand((int(first), int(last) + 1), _axis(matrix[:, first : last + 1].tocsr()), self._horizontal)
-
-    def down(self, large: np.ndarray) -> np.ndarray:
-        """Shrink (H, W, C) float32."""
-        return self._whole.down(large)
-
-    def up(self, small: np.ndarray) -> np.ndarray:
-        """Give the smallest image that shrinks to ``small``, (h, w, C) float32: its pseudo-inverse."""
-        return self._whole.up(small)
-
-    def project(self, large: np.ndarray, small: np.ndarray, *, clip: bool = True) -> np.ndarray:
-        """Change an image as little as possible so that it shrinks to ``small``; see `ShrinkingBand.project`."""
-        return self._whole.project(large, small, clip=clip)
+    def _part(self, axis: int, start: int, stop: int) -> tuple[tuple[int, int], _Axis]:
+        key = axis, start, stop
+        if key not in self._axes:
+            if not axis:
+                # Rows pass by once, columns come again in every strip.
+                self._axes = {known: part for known, part in self._axes.items() if known[0]}
+            matrix = self._matrices[axis][start:stop]
+            span = int(matrix.indices.min()), int(matrix.indices.max()) + 1
+            self._axes[key] = span, _axis(matrix[:, span[0] : span[1]])
+        return self._axes[key]
 
 
 @dataclass(frozen=True, slots=True)
-class ShrinkingBand:
-    """Shrinking of the rows ``span`` of a large image to some rows of the small one."""
+class ShrinkingWindow:
+    """Shrinking of a window of a large image to one of the small one.
 
-    span: tuple[int, int]
+    Attributes
+    ----------
+    row_span, col_span : tuple of int
+        What of the large image it reads.
+    """
+
+    row_span: tuple[int, int]
     vertical: _Axis
+    col_span: tuple[int, int]
     horizontal: _Axis
 
     def down(self, large: np.ndarray) -> np.ndarray:
-        """Shrink (H, W, C): rows `span` to the rows of this band."""
+        """Shrink (H, W, C) float32, the window of the large image."""
         return _columns(self.vertical.down, _rows(self.horizontal.down, large))
 
     def up(self, small: np.ndarray) -> np.ndarray:
-        """Give the smallest rows that shrink to ``small``."""
+        """Give the smallest (H, W, C) that shrinks to ``small``, (h, w, C): its pseudo-inverse."""
         return _rows(self.horizontal.up, _columns(self.vertical.up, small))
 
     def project(
         self, large: np.ndarray, small: np.ndarray, *, clip: bool = True, tolerance: float = 0.3 / 255
     ) -> np.ndarray:
-        """Change rows as little as possible so that they shrink to ``small``.
+        """Change an image as little as possible so that it shrinks to ``small``.
 
         Parameters
         ----------

@@ -1,0 +1,472 @@
+"""Enlarge a photograph: SRCNN (Dong et al. 2014), SRResNet and SRGAN (Ledig et al. 2016), ESRGAN (Wang et al. 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import BeforeValidator, Field, model_validator
+from scipy.ndimage import uniform_filter
+
+from velatura.errors import InputError
+from velatura.image import LUMA, Picture, premultiply, unpremultiply
+from velatura.ops.color import from_linear, to_linear
+from velatura.ops.consistency import MARGIN, Shrinking
+from velatura.ops.pyramid import fill_holes
+from velatura.ops.resize import Kernel, RowResize
+from velatura.task import Bands, ImageLike, Input, Output, Params, Progress, Result, Task, parse_params
+from velatura.tiling import DEFAULT_MEMORY_MIB, RowBuffer, tile_side, tiles
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+__all__ = ["Upscale", "UpscaleParams", "upscale"]
+
+MODEL = "srresnet"
+KERNELS: dict[str, Kernel] = {"bicubic": "bicubic", "lanczos": "lanczos"}  # models that are none
+# The faithful model of the same architecture that a model with invented detail began as.
+FAITHFUL = {"srgan": "srresnet", "esrgan": "esrgan-psnr", "esrgan-photo": "esrgan-psnr"}
+
+LARGEST, SMALLEST = 8.0, 1.0  # scale
+STRIP = 64  # rows of the result that are made at a time
+BAND = 8192  # pixels of the photograph in one band: measured, more leave the processor's caches
+BYTES = 16_384  # that a network works with for each of them, the last layers at four times the size
+FLOOR = 8 / 255  # standard deviation of luma; less is no detail to be judged
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The squared error to expect where a result shows detail: ``factor * variance ** power``, from held-out images.
+
+    Attributes
+    ----------
+    factor, power : float
+        Of the variance of luma, in units of white, within one pixel of the photograph.
+    """
+
+    factor: float
+    power: float
+
+    def share(self, variance: np.ndarray) -> np.ndarray:
+        """Give the share of the local detail that is expected to be wrong.
+
+        Parameters
+        ----------
+        variance : numpy.ndarray
+            (h, w): variance of the result's luma within each pixel of the photograph.
+
+        Returns
+        -------
+        numpy.ndarray
+            (h, w) in [0, 1]: ``error / (error + detail + FLOOR ** 2)``, detail the variance around the place.
+        """
+        error = self.factor * variance**self.power
+        return error / (error + uniform_filter(variance, 3) + FLOOR**2)
+
+
+# Measured by `velatura evaluate upscale` on held-out images, x4.
+CALIBRATIONS = {"srresnet": Calibration(0.9, 0.8)}
+
+
+def _size(value: Any) -> Any:
+    """Accept ``"WxH"``, ``"Wx"`` and ``"xH"`` where a size is wanted."""
+    if not isinstance(value, str):
+        return value
+    width, cross, height = value.lower().partition("x")
+    if not cross or not (width or height) or not all(part.isdigit() or not part for part in (width, height)):
+        raise ValueError("expected WxH, Wx or xH, in pixels")
+    return tuple(int(part) if part else None for part in (width, height))
+
+
+class UpscaleParams(Params):
+    """Options of `Upscale`."""
+
+    scale: float = Field(4.0, ge=SMALLEST, le=LARGEST, description="how many times larger, any number")
+    size: Annotated[tuple[int | None, int | None] | None, BeforeValidator(_size)] = Field(
+        None, description="size of the result instead of a scale: WxH, Wx or xH", json_schema_extra={"unit": "px"}
+    )
+    realism: float | None = Field(
+        None, ge=0, le=1, description="from faithful (0) to sharp, invented detail (1), between two models"
+    )
+    consistent: bool = Field(False, description="let the result shrink to exactly what was given")
+    kernel: Literal["bicubic", "area", "lanczos"] = Field(
+        "bicubic", description="how the photograph was shrunk, for consistent"
+    )
+    evidence: bool = Field(False, description="map of how much of the detail the photograph does not determine")
+
+    @model_validator(mode="after")
+    def _check_size(self) -> Self:
+        if self.size is not None and not any(self.size):
+            raise ValueError("expected at least one side of at least 1 pixel")
+        return self
+
+    def target(self, height: int, width: int) -> tuple[int, int]:
+        """Give the height and width of the result.
+
+        Raises
+        ------
+        InputError
+            The size is out of range for this image.
+        """
+        if self.size is None:
+            return max(round(height * self.scale), 1), max(round(width * self.scale), 1)
+        new_width, new_height = self.size
+        new_width = new_width or max(round(width * (new_height or 0) / height), 1)
+        new_height = new_height or max(round(height * new_width / width), 1)
+        for new, old in ((new_width, width), (new_height, height)):
+            if not SMALLEST * old <= new <= LARGEST * old:
+                raise InputError(
+                    f"size {new_width}x{new_height} is out of reach for {width}x{height}; expected each side from "
+                    f"{SMALLEST:g} to {LARGEST:g} times as long"
+                )
+        return new_height, new_width
+
+
+class Upscale(Task):
+    """Enlarge IMAGE, faithfully or with invented detail.
+
+    Parameters
+    ----------
+    name_or_path : str or path, optional
+        A model of the catalog, ``bicubic``, ``lanczos``, or a file: ours, or an ESRGAN or compact model of others.
+    device : str
+        Where the network runs.
+    memory : float
+        MiB for the bands that the network works on. What its layers keep between two bands comes on top: it grows with
+        the width of the image, never with its height.
+
+    Notes
+    -----
+    The image passes through the network in bands of rows, each layer keeping the rows that its next band needs
+    (`velatura.nets.rows`): there are no tiles, so there are no seams, and nothing is computed twice. Depth, alpha,
+    profile and metadata are those of the image. On a processor that has it the convolutions compute in bfloat16.
+
+    A network enlarges by its own factor; the rest is done by antialiased resizing, in linear light where that makes the
+    image smaller.
+
+    Differs from the papers: see the networks and `velatura.training.recipes.upscale`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> photo = np.full((6, 8, 3), 128, np.uint8)
+    >>> Upscale.from_pretrained("bicubic")(photo, scale=1.5).image.shape
+    (9, 12, 3)
+    """
+
+    name = "upscale"
+    default_model = MODEL
+    Params = UpscaleParams
+    inputs = (Input("image", "the photograph to enlarge", leading=True),)
+    outputs = (Output("evidence", "map of how much of the detail the photograph does not determine, as an image"),)
+
+    def __init__(
+        self, name_or_path: str | Path | None = None, *, device: str = "auto", memory: float = DEFAULT_MEMORY_MIB
+    ) -> None:
+        self._model = MODEL if name_or_path is None else name_or_path
+        self._device = device
+        self._memory = memory
+        self._networks: dict[float | None, nn.Module] = {}
+        if name_or_path is not None:
+            self.prepare(parse_params(UpscaleParams, {}))  # a model that was named is checked at once
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path | None = None, *, device: str = "auto", memory: float = DEFAULT_MEMORY_MIB
+    ) -> Self:
+        """Make the task; see the class."""
+        return cls(name_or_path, device=device, memory=memory)
+
+    @property
+    def _calibration(self) -> Calibration:
+        """What detail of this model is worth; of a model that has no card, what the usual one's is."""
+        return CALIBRATIONS.get(str(self._model), CALIBRATIONS[MODEL])
+
+    def prepare(self, params: UpscaleParams) -> None:
+        """Read the networks that the options need."""
+        if self._kernel is not None:
+            if params.realism is not None:
+                raise InputError(f"realism lies between two networks; {self._model} is none, take srgan or esrgan")
+        elif params.realism not in self._networks:
+            self._networks[params.realism] = self._load(params.realism)
+
+    @property
+    def _kernel(self) -> Kernel | None:
+        """The kernel that stands in for a network."""
+        return KERNELS.get(str(self._model))
+
+    def _load(self, realism: float | None) -> nn.Module:
+        """Read the network, or mix two (ESRGAN, Wang et al. 2018, section 3.4), ready to enlarge bands of rows."""
+        from velatura.community import load_upscaler
+        from velatura.device import half_precision, resolve_device
+        from velatura.nets.inference import for_inference
+        from velatura.nets.rows import takes_rows
+
+        device = resolve_device(self._device)
+        if realism is None:
+            network = load_upscaler(self._model, device)
+        else:
+            # Between the faithful and the inventing model of one architecture, whichever of them was named.
+            sharp = next((sharp for sharp, faithful in FAITHFUL.items() if self._model in (sharp, faithful)), None)
+            if sharp is None:
+                raise InputError(
+                    f"realism lies between two models; {self._model} has no counterpart, take srgan or esrgan"
+                )
+            network, other = load_upscaler(FAITHFUL[sharp], device), load_upscaler(sharp, device)
+            for parameter, goal in zip(network.parameters(), other.parameters(), strict=True):
+                parameter.lerp_(goal, realism)
+        return for_inference(network, half_precision(device)) if takes_rows(network) else network
+
+    def bands(self, images: tuple[Any, ...], params: UpscaleParams, progress: Progress) -> Bands:
+        """Check the size, and hand out the rows."""
+        picture: Picture = images[0]
+        size = params.target(picture.height, picture.width)
+        if self._kernel is not None:
+            colours = _by_kernel(picture, size, self._kernel)
+        else:
+            colours = _by_network(self._networks[params.realism], _seen(picture), size, self._memory)
+        small = picture.height, picture.width
+        if params.consistent:
+            colours = _projected(RowBuffer(colours), picture, Shrinking(size, small, params.kernel))
+        evidence = np.empty(small if params.evidence else (0, 0), np.uint8)
+        if params.evidence:
+            colours = _witnessed(RowBuffer(colours), small, size, self._calibration, evidence)
+        return Bands(
+            like=picture,
+            height=size[0],
+            width=size[1],
+            rows=_written(colours, _opacity(picture, size), picture, size[0], progress),
+            channels=picture.channels,
+            alpha=picture.alpha is not None,
+            made_by=Path(self._model).stem if self._kernel is None else None,
+            maps={"evidence": lambda: _map_bands(evidence, size)} if params.evidence else {},
+        )
+
+    def __call__(self, image: ImageLike, *, progress: Progress | None = None, **params: Any) -> Result:
+        """Enlarge ``image``.
+
+        Parameters
+        ----------
+        image : image
+            (H, W[, C]) or a path; grey, RGB, with alpha; 8 or 16 bit, or float in [0, 1].
+        progress : callable, optional
+            ``progress(done, total, stage)``.
+        **params
+            Fields of `UpscaleParams`.
+
+        Returns
+        -------
+        Result
+            ``maps["evidence"]`` beside the image, if it was asked for: 8 bit, of the size of the result.
+
+        Raises
+        ------
+        InputError
+            A size out of reach, a bad option.
+        """
+        return self.run((image,), params, progress)
+
+
+def upscale(
+    image: ImageLike,
+    *,
+    model: str | Path | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+    **params: Any,
+) -> Result:
+    """Enlarge once; `Upscale` keeps the model for many calls.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> photo = np.full((32, 32, 3), 128, np.uint8)
+    >>> upscale(photo, model="lanczos", size=(100, None)).image.shape
+    (100, 100, 3)
+    """
+    return Upscale.from_pretrained(model, device=device)(image, progress=progress, **params)
+
+
+# --- rows of colour, float32 in [0, 1] ----------------------------------------------------------------------------
+
+
+def _seen(picture: Picture) -> Picture:
+    """Replace colours that nobody sees by those around them, so that they cannot bleed."""
+    if picture.alpha is None or picture.alpha.all():
+        return picture
+    planes = np.moveaxis(picture.pixels, -1, 0) * np.float32(1 / picture.white)
+    filled = np.moveaxis(fill_holes(planes, picture.alpha > 0), 0, -1) * np.float32(picture.white)
+    return picture.replace(pixels=_quantized(filled, picture.pixels.dtype, picture.white))
+
+
+def _by_kernel(picture: Picture, size: tuple[int, int], kernel: Kernel) -> Iterator[np.ndarray]:
+    """Enlarge by interpolation, colours multiplied by their opacity."""
+    resized = RowResize((picture.height, picture.width), size, kernel)
+    for rows in _strips(size[0]):
+        start, stop = resized.needs(rows)
+        colours = _floats(picture.pixels, picture.white, start, stop)
+        if picture.alpha is None:
+            made = resized.rows(colours, start, rows)
+        else:
+            opacity = _floats(picture.alpha, picture.white, start, stop)
+            made = resized.rows(premultiply(colours, opacity), start, rows)
+            made = unpremultiply(made, resized.rows(opacity, start, rows).clip(0, 1))
+        yield np.clip(made, 0, 1, out=made)
+
+
+def _by_network(network: nn.Module, picture: Picture, size: tuple[int, int], memory: float) -> Iterator[np.ndarray]:
+    """Enlarge by the network's own factor, then to the size asked for."""
+    scale: int = network.scale  # pyright: ignore[reportAssignmentType]
+    own = picture.height * scale, picture.width * scale
+    rows = _network_rows(network, picture, memory)
+    if own == size:
+        yield from rows
+        return
+    # A photograph is made smaller in linear light, as a lens would do it; larger, in values that the eye finds even.
+    smaller = size[0] * size[1] < own[0] * own[1]
+    buffer = RowBuffer(to_linear(band) for band in rows) if smaller else RowBuffer(rows)
+    resized = RowResize(own, size, "bicubic")
+    for strip in _strips(size[0]):
+        start, stop = resized.needs(strip)
+        made = resized.rows(buffer.window(start, stop), start, strip)
+        yield np.clip(from_linear(made) if smaller else made, 0, 1)
+
+
+def _network_rows(network: nn.Module, picture: Picture, memory: float) -> Iterator[np.ndarray]:
+    """Send an image through a network, in bands if it takes them, else in tiles."""
+    import torch
+
+    from velatura.nets.rows import LEAST, in_bands, takes_rows
+    from velatura.nets.tiles import in_tiles
+
+    device = next(network.parameters()).device
+    height, width = picture.height, picture.width
+
+    def tensor(start: int, stop: int) -> torch.Tensor:
+        planes = torch.from_numpy(_floats(picture.pixels, picture.white, start, stop)).to(device)
+        return planes.permute(2, 0, 1)[None].expand(-1, 3, -1, -1)  # grey as a colour image
+
+    @torch.inference_mode()
+    def made() -> Iterator[torch.Tensor]:
+        if takes_rows(network):
+            rows = max(int(min(BAND, memory * 2**20 / BYTES)) // width, LEAST)
+            starts = range(0, height, rows)
+            yield from in_bands(network, ((tensor(y, min(y + rows, height)), y + rows >= height) for y in starts))
+        else:
+            halo = int(network.receptive_radius)  # pyright: ignore[reportArgumentType]
+            yield from in_tiles(network, tensor, height, width, tile_side(memory, BYTES, halo), halo)
+
+    for band in made():
+        colours = band[0].mean(0, keepdim=True) if picture.channels == 1 else band[0]
+        yield colours.float().clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+
+
+# --- what the photograph determines -----------------------------------------------------------------------------------
+
+
+def _projected(colours: RowBuffer, picture: Picture, shrinking: Shrinking) -> Iterator[np.ndarray]:
+    """Change rows as little as possible, so that they shrink to the photograph."""
+    whole, small = shrinking.size, shrinking.small
+    columns = list(tiles(1, small[1], STRIP, MARGIN))
+    for top, bottom in _strips(small[0]):
+        around = max(top - MARGIN, 0), min(bottom + MARGIN, small[0])
+        start, stop = (_first(row, small[0], whole[0]) for row in (top, bottom))
+        windows = [shrinking.window(around, tile.outer_cols) for tile in columns]
+        first, last = windows[0].row_span
+        before = colours.window(min(start, first), max(stop, last))
+        done = np.empty((stop - start, *before.shape[1:]), np.float32)
+        for window, tile in zip(windows, columns, strict=True):
+            given = _floats(picture.pixels[:, slice(*tile.outer_cols)], picture.white, *around)
+            seen = slice(max(first - start, 0), max(first - start, 0) + last - first)
+            made = window.project(before[seen, slice(*window.col_span)], given)
+            left, right = (_first(column, small[1], whole[1]) for column in tile.inner_cols)
+            side = window.col_span[0]
+            done[:, left:right] = made[start - first : stop - first, left - side : right - side]
+        yield done
+
+
+def _witnessed(
+    colours: RowBuffer, small: tuple[int, int], size: tuple[int, int], calibration: Calibration, found: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Pass rows on, and write into ``found`` how much of their detail is not determined by the photograph."""
+    cells = RowResize(size, small, "area")
+    for top, bottom in _strips(small[0]):
+        around = max(top - 1, 0), min(bottom + 1, small[0])
+        start, stop = (_first(row, small[0], size[0]) for row in (top, bottom))
+        needed = cells.needs(around)
+        first, last = min(start, needed[0]), max(stop, needed[1])
+        window = colours.window(first, last)
+        luma = window @ _luma_weights(window.shape[-1])
+        mean, square = (cells.rows(values, first, around) for values in (luma, luma**2))
+        share = calibration.share(np.maximum(square - mean**2, 0))
+        found[top:bottom] = np.rint(255 * share[top - around[0] : bottom - around[0]])
+        yield window[start - first : stop - first]
+
+
+def _first(pixel: int, small: int, large: int) -> int:
+    """Give the first pixel of the large image that begins not before one of the small image does."""
+    return -(-pixel * large // small)
+
+
+def _luma_weights(channels: int) -> np.ndarray:
+    return np.ones(1, np.float32) if channels == 1 else np.array(LUMA, np.float32)
+
+
+def _map_bands(found: np.ndarray, size: tuple[int, int]) -> Bands:
+    """Enlarge the map to the size of the result."""
+    resized = RowResize(found.shape, size, "linear")
+    rows = (resized.rows(found, 0, strip)[..., None] for strip in _strips(size[0]))
+    like = Picture(np.zeros((1, 1, 1), np.uint8))
+    return Bands(like, *size, (_quantized(band, like.pixels.dtype, 255) for band in rows), channels=1)
+
+
+# --- rows of the result -----------------------------------------------------------------------------------------------
+
+
+def _strips(height: int) -> Iterator[tuple[int, int]]:
+    return ((start, min(start + STRIP, height)) for start in range(0, height, STRIP))
+
+
+def _floats(values: np.ndarray, white: float, start: int, stop: int) -> np.ndarray:
+    return values[start:stop] * np.float32(1 / white)
+
+
+def _quantized(values: np.ndarray, dtype: np.dtype, white: float) -> np.ndarray:
+    """Turn colours in units of the dtype, used up, into it."""
+    if dtype.kind != "f":
+        np.rint(values, out=values)
+    return np.clip(values, 0, white, out=values).astype(dtype, copy=False)
+
+
+def _opacity(picture: Picture, size: tuple[int, int]) -> RowBuffer | None:
+    """Enlarge the opacity."""
+    alpha = picture.alpha
+    if alpha is None:
+        return None
+    resized = RowResize((picture.height, picture.width), size, "bicubic")
+
+    def rows() -> Iterator[np.ndarray]:
+        for strip in _strips(size[0]):
+            start, stop = resized.needs(strip)
+            yield resized.rows(_floats(alpha, picture.white, start, stop), start, strip).clip(0, 1)
+
+    return RowBuffer(rows())
+
+
+def _written(
+    colours: Iterator[np.ndarray], opacity: RowBuffer | None, picture: Picture, height: int, progress: Progress
+) -> Iterator[np.ndarray]:
+    """Turn colours into rows of the picture's own kind, with its opacity."""
+    dtype, white, done = picture.pixels.dtype, np.float32(picture.white), 0
+    progress(0, height, "upscaling")
+    for band in colours:
+        stop = done + len(band)
+        if opacity is not None:
+            band = np.concatenate([band, opacity.window(done, stop)[..., None]], -1)
+        yield _quantized(band * white, dtype, float(white))
+        done = stop
+        progress(done, height, "upscaling")
