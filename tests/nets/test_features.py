@@ -4,6 +4,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from velatura import catalog
 from velatura.nets.features import Features
 
 STRIDES = (1, 2, 4, 8, 16)
@@ -97,6 +98,11 @@ def unevenness(net, layer, period=2):
 @pytest.mark.parametrize("layer", Features.LAYERS)
 def test_the_gradient_has_no_checkerboard(net, layer):
     assert unevenness(net, layer) < 0.03
+
+
+@pytest.mark.parametrize("layer", Features.LAYERS)
+def test_nor_has_that_of_the_shipped_features(layer):
+    assert unevenness(catalog.load("features", {"Features": Features}), layer) < 0.03
 
 
 def test_a_checkerboard_would_be_seen():
