@@ -39,9 +39,12 @@ def export_run(run: Path, path: Path, *, metrics: dict[str, Any], dtype: torch.d
     recipe, network, step = load_run(run)
     settings = recipe.config.model_dump()
     # Where the data lay and how many threads there were is the machine's, not the model's.
-    recipe_settings = {k: v for k, v in settings.items() if k not in {"data", "photographs", "scenes", "threads"}}
-    if recipe_settings.get("start"):
-        recipe_settings["start"] = Path(recipe_settings["start"]).name
+    recipe_settings = {
+        k: v for k, v in settings.items() if k not in {"data", "photographs", "pretrained", "scenes", "threads"}
+    }
+    for name in ("start", "features"):
+        if recipe_settings.get(name):
+            recipe_settings[name] = Path(recipe_settings[name]).name
     header = {
         "architecture": recipe.architecture,
         "arguments": recipe.arguments,
