@@ -117,7 +117,7 @@ def test_a_batch_is_a_function_of_seed_and_step(recipe, settings):
 
 
 def test_batches_of_all_sides_are_about_as_large(settings):
-    config = make_config(features.FeaturesConfig, settings=[*settings, "batch_size=12"])
+    config = make_config(features.FeaturesConfig, settings=[*settings, "batch_size=16"])
     recipe = features.TrainFeatures(config)
     shapes = {recipe.batch(step, 0)[0].shape for step in range(12)}
     assert shapes == {(16, 3, 48, 48), (9, 3, 64, 64)}
