@@ -8,6 +8,7 @@ from scipy.stats import spearmanr
 from skimage.data import astronaut
 
 from velatura.errors import InputError, ModelError
+from velatura.metrics.perceptual import distances
 from velatura.nets.features import Features
 from velatura.nets.vgg19 import VGG19
 from velatura.training import recipes
@@ -208,11 +209,17 @@ class Shifted(torch.nn.Module):
         }
 
 
+@torch.no_grad()
 def test_the_teachers_themselves_explain_everything(recipe):
     recipe.calibrate()
     rows = recipe.evaluate(recipe.teachers)["rows"]
+    pixels = rows.pop("rank_pixels")
     assert set(rows) == {*Features.LAYERS, *(f"change_{name}" for name in Features.LAYERS), "rank"}
     assert all(row[0] == pytest.approx(1) for row in rows.values())
+    clean, damaged = recipe.held
+    judged = distances(damaged, clean, recipe.teachers).numpy()
+    assert pixels[0] == pytest.approx(spearmanr((damaged - clean).square().mean((1, 2, 3)), judged)[0])
+    assert pixels[1] <= pixels[0] <= pixels[2]
 
 
 def test_a_known_error_explains_what_it_leaves(recipe):

@@ -217,12 +217,13 @@ class TrainFeatures:
             ``rows[name]`` = mean, low, high (95 %): for every layer the explained variance ``1 - mean e^2 / mean z^2``
             of crops and damaged crops, z in standard deviations; ``change_LAYER`` the same of the change from one to
             the other; ``rank`` the rank correlation (Spearman) of `velatura.metrics.perceptual.distances` by student
-            and by teachers. ``images``.
+            and by teachers, ``rank_pixels`` that of the mean squared difference of pixels with the teachers' distance:
+            what a student has to beat. ``images``.
         """
         device = next(network.parameters()).device
         self.teachers.to(device)
         sums: dict[str, list[Tensor]] = {}
-        ours, theirs = [], []
+        ours, theirs, pixels = [], [], []
         for clean, damaged in zip(*(images.to(device).split(8) for images in self.held), strict=True):
             maps = [_floats(network(images)) for images in (clean, damaged)]
             targets = [self.teachers(images) for images in (clean, damaged)]
@@ -236,8 +237,11 @@ class TrainFeatures:
                 )
             ours.append(compare(*maps))
             theirs.append(compare(*targets))
+            pixels.append(_square(damaged - clean))
         rows = {name: _explained(torch.cat(parts, dim=1)) for name, parts in sums.items()}
-        rows["rank"] = _rank(torch.cat(ours).cpu().numpy(), torch.cat(theirs).cpu().numpy())
+        judged = torch.cat(theirs).cpu().numpy()
+        rows["rank"] = _rank(torch.cat(ours).cpu().numpy(), judged)
+        rows["rank_pixels"] = _rank(torch.cat(pixels).cpu().numpy(), judged)
         return {"images": len(self.held[0]), "rows": rows}
 
     def table(self, scores: dict[str, Any]) -> str:
