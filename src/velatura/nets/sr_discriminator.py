@@ -34,8 +34,8 @@ class Discriminator(nn.Module):
         Width of the first dense layer; 1024 in the paper.
     window : int
         Places of 16 pixels, each way, that one judgement covers: the dense layers slide over the last map.
-    norm : {"spectral", "batch"}
-        Behind all convolutions but the first, as in the paper.
+    norm : {"spectral", "batch", "none"}
+        Of all convolutions but the first, where the paper has batch norm.
 
     Examples
     --------
@@ -47,18 +47,23 @@ class Discriminator(nn.Module):
     """
 
     def __init__(
-        self, width: int = 32, dense: int = 256, window: int = 1, norm: Literal["spectral", "batch"] = "spectral"
+        self,
+        width: int = 32,
+        dense: int = 256,
+        window: int = 1,
+        norm: Literal["spectral", "batch", "none"] = "spectral",
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1), nn.LeakyReLU(SLOPE)]
         inputs = width
-        for outputs, stride in zip((1, 2, 2, 4, 4, 8, 8), (2, 1, 2, 1, 2, 1, 2), strict=True):
-            convolution = nn.Conv2d(inputs, outputs * width, 3, stride, 1, bias=norm == "spectral")
-            layers += (
-                [spectral_norm(convolution)] if norm == "spectral" else [convolution, nn.BatchNorm2d(outputs * width)]
-            )
+        for factor, stride in zip((1, 2, 2, 4, 4, 8, 8), (2, 1, 2, 1, 2, 1, 2), strict=True):
+            outputs = factor * width
+            convolution = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=norm != "batch")
+            layers.append(spectral_norm(convolution) if norm == "spectral" else convolution)
+            if norm == "batch":
+                layers.append(nn.BatchNorm2d(outputs))
             layers.append(nn.LeakyReLU(SLOPE))
-            inputs = outputs * width
+            inputs = outputs
         layers += [nn.Conv2d(inputs, dense, window), nn.LeakyReLU(SLOPE), nn.Conv2d(dense, 1, 1)]
         self.layers = nn.Sequential(*layers)
 

@@ -20,9 +20,12 @@ __all__ = ["RECIPES", "evaluate", "load_run", "run"]
 # Name -> file here, recipe, config. The file NAME.toml, if there is one, holds the usual values.
 RECIPES = {
     "blend": ("blend", "Blend", "BlendConfig"),
-    "features": ("features", "TrainFeatures", "FeaturesConfig"),
+    "esrgan": ("upscale_gan", "TrainESRGAN", "ESRGANConfig"),
+    "esrgan-photo": ("upscale_gan", "TrainESRGANPhoto", "ESRGANPhotoConfig"),
     "esrgan-psnr": ("upscale", "TrainRRDB", "RRDBConfig"),
+    "features": ("features", "TrainFeatures", "FeaturesConfig"),
     "srcnn": ("upscale", "TrainSRCNN", "SRCNNConfig"),
+    "srgan": ("upscale_gan", "TrainSRGAN", "SRGANConfig"),
     "srresnet": ("upscale", "TrainSRResNet", "SRResNetConfig"),
 }
 

@@ -15,6 +15,8 @@ to 8 bits, as files are.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -43,6 +45,7 @@ if TYPE_CHECKING:  # measuring a network needs no Lightning
 __all__ = [
     "GeneratorConfig",
     "Pairs",
+    "Place",
     "RRDBConfig",
     "SRCNNConfig",
     "SRResNetConfig",
@@ -50,10 +53,19 @@ __all__ = [
     "TrainSRCNN",
     "TrainSRResNet",
     "UpscaleConfig",
+    "Upscaler",
+    "bicubic",
+    "contact_sheet",
+    "draw_places",
+    "enlarge",
     "evaluate",
+    "fidelity",
     "generator_optimizer",
+    "interval",
     "make_generator",
+    "read_pairs",
     "shrink",
+    "to_tensor",
 ]
 
 SETS = ("sr_t91_bsds400", "sr_hr_patches")
@@ -63,6 +75,7 @@ SRRESNET_ARGUMENTS = ("scale", "width", "blocks", "norm", "residual")
 RRDB_ARGUMENTS = ("scale", "width", "growth", "blocks", "tail", "residual")
 
 HELD_OUT_EVERY = 20  # of a user's photographs by name: every twentieth is held out
+SHOWN = 8  # photographs on a sheet
 HELD_OUT_SIDE = 480  # pixels: about the longer side of BSDS500; of larger photographs the middle is measured
 
 
@@ -151,43 +164,71 @@ class Pairs:
         InputError
             No photograph is large enough.
         """
-        rows, cols = (self._sizes - patch + 1).clip(0).T
-        until = np.cumsum(rows * cols)
-        if not until[-1]:
-            side = patch * self.scale
-            raise InputError(f"none of {len(self)} photographs has {side}x{side} pixels: set a smaller patch")
         low = np.empty((n, patch, patch, 3), np.uint8)
         high = np.empty((n, patch * self.scale, patch * self.scale, 3), np.uint8)
-        for i, place in enumerate(rng.integers(until[-1], size=n)):
-            index = int(np.searchsorted(until, place, side="right"))
-            y, x = divmod(int(until[index] - 1 - place), int(cols[index]))
-            turns, mirrored = divmod(int(rng.integers(8)), 2)
-            for into, image, scale in ((low, self.low[index], 1), (high, self.high[index], self.scale)):
-                top, left, side = scale * y, scale * x, scale * patch
-                turned = np.rot90(image[top : top + side, left : left + side], turns)
-                into[i] = turned[:, ::-1] if mirrored else turned
-        return _tensor(low), _tensor(high)
+        for i, place in enumerate(draw_places(self._sizes, rng, n, patch, self.scale)):
+            low[i] = place.cut(self.low[place.index])
+            high[i] = place.cut(self.high[place.index], self.scale)
+        return to_tensor(low), to_tensor(high)
 
 
-class _Upscale:
-    """What both recipes have: pairs, figures, sheets."""
+@dataclass(frozen=True)
+class Place:
+    """A square of an image, and how it is turned: in units of pixels of the low resolution."""
+
+    index: int
+    y: int
+    x: int
+    side: int
+    turns: int
+    mirrored: bool
+
+    def cut(self, image: NDArray[np.uint8], scale: int = 1) -> NDArray[np.uint8]:
+        """Cut it out of an image that is `scale` times larger than the units."""
+        top, left, side = scale * self.y, scale * self.x, scale * self.side
+        turned = np.rot90(image[top : top + side, left : left + side], self.turns)
+        return turned[:, ::-1] if self.mirrored else turned
+
+
+def draw_places(sizes: NDArray[np.int64], rng: np.random.Generator, n: int, patch: int, scale: int) -> Iterator[Place]:
+    """Draw squares of `patch` from images of these sizes (k, 2), each of all possible ones with the same chance.
+
+    Raises
+    ------
+    InputError
+        No image is large enough.
+    """
+    rows, cols = (sizes - patch + 1).clip(0).T
+    until = np.cumsum(rows * cols)
+    if not until[-1]:
+        side = patch * scale
+        raise InputError(f"none of {len(sizes)} photographs has {side}x{side} pixels: set a smaller patch")
+    for place in rng.integers(until[-1], size=n):
+        index = int(np.searchsorted(until, place, side="right"))
+        y, x = divmod(int(until[index] - 1 - place), int(cols[index]))
+        turns, mirrored = divmod(int(rng.integers(8)), 2)
+        yield Place(index, y, x, patch, turns, bool(mirrored))
+
+
+class Upscaler:
+    """What all recipes of upscaling have: pairs, figures, sheets."""
 
     config: Any
 
     @cached_property
     def pairs(self) -> Pairs:
         """Training pairs; the photographs are read when the first batch is drawn."""
-        return _read(self.config, "train")
+        return read_pairs(self.config, "train")
 
     @cached_property
     def held(self) -> Pairs:
         """The held-out pairs."""
-        return _read(self.config, "held-out")
+        return read_pairs(self.config, "held-out")
 
     @cached_property
     def baseline(self) -> list[NDArray[np.uint8]]:
         """Bicubic enlargements of the held-out pairs."""
-        return [_bicubic(low, self.config.scale) for low in self.held.low]
+        return [bicubic(low, self.config.scale) for low in self.held.low]
 
     def batch(self, step: int, rank: int) -> tuple[Tensor, ...]:
         """Low and high resolution."""
@@ -197,7 +238,7 @@ class _Upscale:
     def held_out(self, network: nn.Module) -> dict[str, float]:
         """PSNR on luma, beside that of the bicubic enlargement."""
         protocol = PROTOCOLS[self.config.scale]
-        ours = [_enlarge(network, low) for low in self.held.low]
+        ours = [enlarge(network, low) for low in self.held.low]
         methods = {"psnr": ours, "psnr_bicubic": self.baseline}
         return {
             name: float(np.mean([psnr(a, b, protocol) for a, b in zip(images, self.held.high, strict=True)]))
@@ -214,18 +255,12 @@ class _Upscale:
 
     def sheet(self, network: nn.Module) -> NDArray[np.uint8]:
         """Rows of bicubic, ours, original: the middles of eight held-out photographs, two per row."""
-        side = 40 * self.config.scale
-        cells = [
-            np.hstack([_middle(image, side) for image in (bicubic, _enlarge(network, low), high)])
-            for bicubic, low, high in list(zip(self.baseline, self.held.low, self.held.high, strict=True))[:8]
-        ]
-        height, width = np.max([cell.shape[:2] for cell in cells], axis=0)
-        cells = [np.pad(cell, ((0, height - len(cell)), (0, width - cell.shape[1]), (0, 0))) for cell in cells]
-        cells += [np.zeros_like(cells[0])] * (len(cells) % 2)
-        return np.vstack([np.hstack(cells[i : i + 2]) for i in range(0, len(cells), 2)])
+        count = min(len(self.held), SHOWN)
+        ours = [enlarge(network, low) for low in self.held.low[:count]]
+        return contact_sheet([self.baseline[:count], ours, self.held.high[:count]], 40 * self.config.scale)
 
 
-class TrainSRCNN(_Upscale):
+class TrainSRCNN(Upscaler):
     """The recipe of `velatura.nets.srcnn.SRCNN`: squared error of luma."""
 
     name = "srcnn"
@@ -249,7 +284,7 @@ class TrainSRCNN(_Upscale):
         return {"loss": loss.detach()}
 
 
-class _Generator(_Upscale):
+class _Generator(Upscaler):
     """What the recipes of deep generators share: absolute error, by Muon."""
 
     def __init__(self, config: GeneratorConfig) -> None:
@@ -341,16 +376,10 @@ def evaluate(network: nn.Module, pairs: Pairs, seed: int = 0) -> dict[str, Any]:
     """
     protocol = PROTOCOLS[pairs.scale]
     methods = {
-        "bicubic": [_bicubic(low, pairs.scale) for low in pairs.low],
-        "ours": [_enlarge(network, low) for low in pairs.low],
+        "bicubic": [bicubic(low, pairs.scale) for low in pairs.low],
+        "ours": [enlarge(network, low) for low in pairs.low],
     }
-    figures = {
-        method: {
-            unit: np.array([measure(a, b, protocol) for a, b in zip(images, pairs.high, strict=True)])
-            for unit, measure in (("psnr", psnr), ("ssim", ssim))
-        }
-        for method, images in methods.items()
-    }
+    figures = {method: fidelity(images, pairs) for method, images in methods.items()}
     figures["gain"] = {unit: figures["ours"][unit] - figures["bicubic"][unit] for unit in ("psnr", "ssim")}
     return {
         "images": len(pairs),
@@ -358,9 +387,18 @@ def evaluate(network: nn.Module, pairs: Pairs, seed: int = 0) -> dict[str, Any]:
         "seed": seed,
         "protocol": f"{protocol}; low resolution by MATLAB's antialiased bicubic, 8 bit",
         "rows": {
-            method: {unit: _interval(values, seed) for unit, values in units.items()}
+            method: {unit: interval(values, seed) for unit, values in units.items()}
             for method, units in figures.items()
         },
+    }
+
+
+def fidelity(images: list[NDArray[np.uint8]], pairs: Pairs) -> dict[str, NDArray[np.float64]]:
+    """PSNR in dB and SSIM of each image, on luma."""
+    protocol = PROTOCOLS[pairs.scale]
+    return {
+        unit: np.array([measure(a, b, protocol) for a, b in zip(images, pairs.high, strict=True)])
+        for unit, measure in (("psnr", psnr), ("ssim", ssim))
     }
 
 
@@ -376,7 +414,7 @@ def table(scores: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _read(config: UpscaleConfig, side: Literal["train", "held-out"]) -> Pairs:
+def read_pairs(config: UpscaleConfig, side: Literal["train", "held-out"]) -> Pairs:
     """Read our sets, or the user's photographs, and shrink them."""
     if config.photographs:
         images = _side(data.read_folder(Path(config.photographs)), side)
@@ -403,15 +441,25 @@ def _side(images: data.Images, side: str) -> data.Images:
     )
 
 
+def contact_sheet(columns: list[list[NDArray[np.uint8]]], side: int) -> NDArray[np.uint8]:
+    """Put the middles of images side by side: one row per image and one column per way to make it, two rows abreast."""
+    cells = [np.hstack([_middle(image, side) for image in row]) for row in zip(*columns, strict=True)]
+    height, width = np.max([cell.shape[:2] for cell in cells], axis=0)
+    cells = [np.pad(cell, ((0, height - len(cell)), (0, width - cell.shape[1]), (0, 0))) for cell in cells]
+    cells += [np.zeros_like(cells[0])] * (len(cells) % 2)
+    return np.vstack([np.hstack(cells[i : i + 2]) for i in range(0, len(cells), 2)])
+
+
 @torch.no_grad()
-def _enlarge(network: nn.Module, low: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Run a network on one image, on the network's device."""
+def enlarge(network: nn.Module, low: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Run a network on one image of 8 bits, on the network's device."""
     device = next(network.parameters()).device
-    enlarged = network(_tensor(low[None]).to(device))[0]
+    enlarged = network(to_tensor(low[None]).to(device))[0]
     return _eight_bit(255 * enlarged.float().permute(1, 2, 0).cpu().numpy())
 
 
-def _bicubic(low: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+def bicubic(low: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    """Enlarge an image of 8 bits as MATLAB does."""
     return _eight_bit(resize(low, low.shape[0] * scale, low.shape[1] * scale, "bicubic"))
 
 
@@ -419,7 +467,7 @@ def _eight_bit(image: NDArray[np.floating]) -> NDArray[np.uint8]:
     return np.rint(image.clip(0, 255)).astype(np.uint8)
 
 
-def _tensor(images: NDArray[np.uint8]) -> Tensor:
+def to_tensor(images: NDArray[np.uint8]) -> Tensor:
     """From (N, H, W, 3) of 8 bits to (N, 3, H, W) of 0..1."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
 
@@ -436,6 +484,7 @@ def _middle(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return image[top : top + side, left : left + side]
 
 
-def _interval(values: NDArray[np.float64], seed: int) -> list[float]:
-    interval = bootstrap(values, seed=seed)
-    return [interval.value, interval.low, interval.high]
+def interval(values: NDArray[np.float64], seed: int) -> list[float]:
+    """Mean, low and high (95 %) over images."""
+    found = bootstrap(values, seed=seed)
+    return [found.value, found.low, found.high]
