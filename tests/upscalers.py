@@ -22,6 +22,10 @@ KINDS: dict[str, tuple[Callable[..., nn.Module], dict]] = {
     "srresnet-2": (SRResNet, {"scale": 2, "width": 8, "blocks": 1}),
     "srresnet-norm": (SRResNet, {"scale": 2, "width": 8, "blocks": 1, "norm": True, "residual": False}),
     "rrdb": (RRDB, {"width": 8, "growth": 4, "blocks": 1, "tail": 8}),
+    "rrdb-unshuffle": (
+        RRDB,
+        {"scale": 1, "width": 8, "growth": 4, "blocks": 1, "tail": 8, "residual": False, "unshuffle": 4},
+    ),
     "srvgg": (SRVGG, {"width": 8, "depth": 3}),
     "srvgg-1": (SRVGG, {"scale": 1, "width": 8, "depth": 1}),
 }

@@ -60,7 +60,7 @@ def levels(a, b):
 @pytest.mark.parametrize("kind", KINDS)
 @torch.inference_mode()
 def test_bands_equal_the_whole(files, photo, kind, monkeypatch):
-    own = KINDS[kind][1].get("scale", 4)
+    own, photo = KINDS[kind][1].get("scale", 4), photo[:, :48]
     bands = Upscale(files[kind], memory=0.01)(photo, scale=own).image
     network = for_inference(make(kind).requires_grad_(False), module_half())
     image = torch.from_numpy(photo.copy()).permute(2, 0, 1)[None].float() / 255

@@ -25,13 +25,14 @@ def in_tiles(
     Parameters
     ----------
     network : nn.Module
-        From (1, C, h, w) to (1, C', scale h, scale w), with `scale`.
+        From (1, C, h, w) to (1, C', scale h, scale w), with `scale` and, if tiles must begin at multiples of a number
+        of pixels, `multiple`.
     read : callable
         Rows ``start`` to ``stop`` of the image: a Tensor (1, C, stop - start, width).
     height, width : int
         Of the image.
     side : int
-        Of a tile, without its halo.
+        Of a tile, without its halo; a multiple of what the network wants, as is `halo`.
     halo : int
         Pixels around a tile that the network sees; the result is that of the whole image if they are its receptive
         radius.
@@ -47,6 +48,8 @@ def in_tiles(
         Not even a small tile fits into memory; others are halved where they do not, with a warning.
     """
     scale: int = network.scale  # pyright: ignore[reportAssignmentType]
+    multiple = int(getattr(network, "multiple", 1))
+    least = -(-LEAST // multiple) * multiple
     top = 0
     while top < height:
         try:
@@ -64,9 +67,9 @@ def in_tiles(
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not lacks_memory(error):
                 raise
-            if side <= LEAST:
+            if side <= least:
                 raise MachineError("out of memory, even for the smallest tile; close other programs") from None
-            side = max(side // 2, LEAST)
+            side = max(side // 2 // multiple * multiple, least)
             warnings.warn(f"out of memory: going on with tiles of {side} pixels", RuntimeWarning, stacklevel=2)
             continue
         yield done

@@ -341,10 +341,12 @@ def _network_rows(network: nn.Module, picture: Picture, memory: float) -> Iterat
     import torch
 
     from velatura.nets.rows import LEAST, in_bands, takes_rows
+    from velatura.nets.tiles import LEAST as LEAST_TILE
     from velatura.nets.tiles import in_tiles
 
     device = next(network.parameters()).device
     height, width = picture.height, picture.width
+    multiple: int = getattr(network, "multiple", 1)
 
     def tensor(start: int, stop: int) -> torch.Tensor:
         planes = torch.from_numpy(_floats(picture.pixels, picture.white, start, stop)).to(device)
@@ -354,11 +356,15 @@ def _network_rows(network: nn.Module, picture: Picture, memory: float) -> Iterat
     def made() -> Iterator[torch.Tensor]:
         if takes_rows(network):
             rows = max(int(min(BAND, memory * 2**20 / BYTES)) // width, LEAST)
+            rows = -(-rows // multiple) * multiple
             starts = range(0, height, rows)
             yield from in_bands(network, ((tensor(y, min(y + rows, height)), y + rows >= height) for y in starts))
         else:
             halo = int(network.receptive_radius)  # pyright: ignore[reportArgumentType]
-            yield from in_tiles(network, tensor, height, width, tile_side(memory, BYTES, halo), halo)
+            side = tile_side(memory, BYTES, halo, multiple=max(multiple, LEAST_TILE))
+            if not getattr(network, "tiles_well", True):
+                side = max(height, width)
+            yield from in_tiles(network, tensor, height, width, side, halo)
 
     for band in made():
         colours = band[0].mean(0, keepdim=True) if picture.channels == 1 else band[0]
