@@ -1,12 +1,16 @@
 """``velatura models``."""
 
+import hashlib
 import json
+from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
 from velatura import catalog
 from velatura.catalog import Card
 from velatura.cli import main
+from velatura.nets.srvgg import SRVGG
 
 SCORE = {
     "metric": "colour error",
@@ -81,6 +85,52 @@ def test_show(capsys: pytest.CaptureFixture[str]):
 def test_show_unknown_name(capsys: pytest.CaptureFixture[str]):
     assert main(["models", "show", "tiny-nt"]) == 2
     assert "unknown model 'tiny-nt'; did you mean 'tiny-net'?" in capsys.readouterr().err
+
+
+@pytest.fixture
+def small_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A model that can be exported."""
+    notes = {"architecture": "SRVGG", "arguments": '{"scale": 2, "width": 4, "depth": 1}'}
+    save_file(SRVGG(2, width=4, depth=1).state_dict(), tmp_path / "small.safetensors", notes)
+    data = (tmp_path / "small.safetensors").read_bytes()
+    card = CARD.model_copy(
+        update={
+            "name": "small",
+            "architecture": "SRVGG",
+            "file": "small.safetensors",
+            "bytes": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+        }
+    )
+    monkeypatch.setattr(catalog, "_read_catalog", lambda path: {"small": card})
+    monkeypatch.setattr(catalog, "WEIGHTS", tmp_path)
+    return tmp_path
+
+
+def test_export(small_model: Path, capsys: pytest.CaptureFixture[str]):
+    pytest.importorskip("onnxscript")
+    path = small_model / "small.onnx"
+    assert main(["models", "export", "small", "-o", str(path)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"{path}: 0.0 MiB, ONNX opset 18; licence of the weights: CC-BY-4.0")
+    assert (captured.err, len(captured.out.splitlines())) == ("", 1)
+    written = path.read_bytes()
+
+    assert main(["models", "export", "small", "-o", str(path)]) == 2
+    assert "small.onnx: exists; name another file, or add --overwrite" in capsys.readouterr().err
+    assert main(["models", "export", "small", "-o", str(path), "--overwrite", "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["bytes"] == len(written)
+
+
+def test_export_refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    assert main(["models", "export", "tiny-net", "-o", str(tmp_path / "a.onnx")]) == 2
+    assert "a Tiny does not give an image" in capsys.readouterr().err
+    assert main(["models", "export", "tiny-nt", "-o", str(tmp_path / "a.onnx")]) == 2
+    assert "did you mean 'tiny-net'?" in capsys.readouterr().err
+    assert main(["models", "export", "tiny-net"]) == 2
+    assert "missing -o" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_verify_names_the_problem(monkeypatch: pytest.MonkeyPatch, tmp_path, capsys: pytest.CaptureFixture[str]):

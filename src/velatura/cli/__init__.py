@@ -76,7 +76,7 @@ app.command("velatura.cli.blend:blend", name="blend", group=_IMAGES, help="Put a
 app.command("velatura.cli.upscale:upscale", name="upscale", group=_IMAGES, help="Enlarge a photograph.")
 app.command("velatura.cli.train:train", name="train", group=_MODELS, help="Train a model from a recipe.")
 app.command("velatura.cli.evaluate:evaluate", name="evaluate", group=_MODELS, help="Measure a model on your images.")
-app.command("velatura.cli.models:models", name="models", group=_MODELS, help="List, show and verify the models.")
+app.command("velatura.cli.models:models", name="models", group=_MODELS, help="List, show, verify, export the models.")
 app.command("velatura.cli.demo:demo", name="demo", group=_MORE, help="Run every application on free photographs.")
 app.command("velatura.cli.doctor:doctor", name="doctor", group=_MORE, help="Say what this machine can do.")
 

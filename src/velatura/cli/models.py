@@ -1,7 +1,8 @@
-"""``velatura models``: what the package ships, and whether it is whole."""
+"""``velatura models``: what the package ships, whether it is whole, and how it leaves for other runtimes."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
@@ -15,7 +16,7 @@ __all__ = ["models"]
 
 Json = Annotated[bool, Parameter(negative=(), help="Print one JSON line on stdout instead.")]
 
-models = App(name="models", help="List, show and verify the models.")
+models = App(name="models", help="List, show, verify and export the models.")
 
 
 @models.command(name="list")
@@ -93,6 +94,40 @@ def verify(*, json: Json = False) -> int:
             print(problem)
         print(f"{len(catalog.cards())} models, {len(problems)} problems")
     return 1 if problems else 0
+
+
+@models.command
+def export(
+    name: str,
+    /,
+    *,
+    out: Annotated[str, Parameter(name=["--output", "-o"])],
+    overwrite: Annotated[bool, Parameter(negative=())] = False,
+    json: Json = False,
+) -> None:
+    """Write a model as an ONNX file, for browsers, phones and other runtimes.
+
+    Parameters
+    ----------
+    name
+        Name of an upscaler, or blending-gan.
+    out
+        The file to write; ends in .onnx.
+    overwrite
+        Replace an existing file.
+    json
+        Print one JSON line on stdout instead.
+    """
+    # torch is loaded only for a name that may be exported.
+    catalog.card(name)
+    from velatura.onnx_export import OPSET, export_onnx
+
+    notes = export_onnx(name, out, overwrite=overwrite)
+    size = Path(out).stat().st_size
+    if json:
+        print_json(output=out, bytes=size, opset=OPSET, **notes)
+    else:
+        print(f"{out}: {size / 2**20:.1f} MiB, ONNX opset {OPSET}; licence of the weights: {notes['licence']}")
 
 
 def _first_score(card: Card) -> str:
