@@ -205,6 +205,14 @@ def test_our_own_files_and_names_come_through_the_catalog(tmp_path: Path):
     save_file(net.state_dict(), tmp_path / "mine.safetensors", notes)
     network = load_upscaler(tmp_path / "mine.safetensors")
     assert (type(network), network.scale, network.multiple) == (SRResNet, 2, 1)
+    net = RRDB(2, width=4, growth=2, blocks=1, tail=4, unshuffle=2)
+    notes = {
+        "architecture": "RRDB",
+        "arguments": '{"scale": 2, "width": 4, "growth": 2, "blocks": 1, "tail": 4, "unshuffle": 2}',
+    }
+    save_file(net.state_dict(), tmp_path / "mine.safetensors", notes)
+    network = load_upscaler(tmp_path / "mine.safetensors")
+    assert (network(torch.rand(1, 3, 5, 7)).shape, network.multiple) == ((1, 3, 10, 14), 2)
     with pytest.raises(ModelError, match="holds a BlendingGAN; expected SRCNN"):
         load_upscaler("blending-gan")
     with pytest.raises(ModelError, match="unknown model"):

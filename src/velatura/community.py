@@ -110,6 +110,7 @@ def load_upscaler(name_or_path: str | Path, device: torch.device | str = "cpu") 
     weights = catalog.open_weights(name_or_path)
     if weights.header is not None and weights.header.architecture:
         network = catalog.assemble(weights, OURS, device)
+        network = _adapted(network, multiple=int(weights.header.arguments.get("unshuffle", 1)))
     else:
         network = _of_others(weights, device)
     if not hasattr(network, "multiple"):
@@ -167,6 +168,10 @@ class Adapted(nn.Module):
         return x.reshape(count, 3, *x.shape[2:])
 
 
+def _adapted(network: nn.Module, channels: int = 3, multiple: int = 1) -> nn.Module:
+    return network if (channels, multiple) == (3, 1) else Adapted(network, channels, multiple)
+
+
 # --- reading names and shapes -----------------------------------------------------------------------------------------
 
 
@@ -205,7 +210,7 @@ def _of_others(weights: Weights, device: torch.device | str) -> nn.Module:
         arguments=plan.arguments,
         rename=lambda key: prefix + plan.rename(key),
     )
-    return network if plan.channels == 3 and plan.multiple == 1 else Adapted(network, plan.channels, plan.multiple)
+    return _adapted(network, plan.channels, plan.multiple)
 
 
 def _plan(shapes: Shapes, file: str) -> _Plan:
