@@ -17,7 +17,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -45,6 +45,10 @@ class Rows:
     def add(self, key: Any, x: Tensor, y: Tensor) -> Tensor:
         """``x + y``, where ``y`` was made from ``x``."""
         return self.match(key, x, y) + y
+
+    def in_parts(self, layers: Callable[[Tensor, Rows], Tensor], x: Tensor) -> Tensor:
+        """Apply layers that enlarge, ``layers(x, rows)``, to few rows at a time: the last band brings many at once."""
+        return layers(x, self)
 
 
 #: The whole image in one piece.
@@ -80,10 +84,13 @@ class Bands(Rows):
     ----------
     last : bool
         Whether the band that goes in ends with the last row of the image; to be set before.
+    most : int
+        Rows of one part of `in_parts`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 16) -> None:
         self.last = False
+        self.most = most
         self._kept: dict[Any, Tensor] = {}  # rows from the end of the band before, by layer or key
 
     def state(self) -> dict[Any, Tensor]:
@@ -129,6 +136,16 @@ class Bands(Rows):
             self._kept[key, "match"] = _copied(x[:, :, count:])
         return x[:, :, :count]
 
+    def in_parts(self, layers: Callable[[Tensor, Rows], Tensor], x: Tensor) -> Tensor:
+        """Apply layers to at most `most` rows at a time."""
+        last, done = self.last, []
+        parts = x.split(self.most, 2)
+        for number, part in enumerate(parts, 1):
+            self.last = last and number == len(parts)
+            done.append(layers(part, self))
+        self.last = last
+        return done[0] if len(done) == 1 else torch.cat(done, 2)
+
 
 def in_bands(network: nn.Module, bands: Iterable[tuple[Tensor, bool]]) -> Iterator[Tensor]:
     """Send an image through a network, band by band.
@@ -160,13 +177,13 @@ def in_bands(network: nn.Module, bands: Iterable[tuple[Tensor, bool]]) -> Iterat
     >>> [part.shape[2] for part in parts], bool((torch.cat(parts, 2) - whole).abs().max() < 1e-6)
     ([32, 48], True)
     """
-    rows = Bands()
+    rows = Bands(most=1)
     waiting = deque[tuple[Tensor, bool]]()
     for one in bands:
         waiting.append(one)
         while waiting:
             band, last = waiting.popleft()
-            rows.last, before = last, rows.state()
+            rows.last, rows.most, before = last, max(rows.most, band.shape[2]), rows.state()
             try:
                 done = network(band, rows)
             except (torch.OutOfMemoryError, RuntimeError) as error:

@@ -129,16 +129,20 @@ class RRDB(nn.Module):
         trunk = first
         for block in self.body:
             trunk = block(trunk, rows)
-        x = rows.add(self.conv_body, first, rows(self.conv_body, trunk))
+        x = rows.in_parts(self._enlarged, rows.add(self.conv_body, first, rows(self.conv_body, trunk)))
+        return x if self.enlarge is None else rows.add(self.conv_last, rows(self.enlarge, image), x)
+
+    def _enlarged(self, x: Tensor, rows: Rows) -> Tensor:
+        large = x
         for layer in (self.conv_up1, self.conv_up2):
             if layer is not None:
-                x = _leaky(rows(layer, rows(self.repeat, x)))
-        x = _leaky(rows(self.conv_hr, x))
+                large = _leaky(rows(layer, rows(self.repeat, large)))
+        large = _leaky(rows(self.conv_hr, large))
         if self.enlarge is not None:
-            return rows.add(self.conv_last, rows(self.enlarge, image), rows(self.conv_last, x))
+            return rows(self.conv_last, large)
         # The image itself must not be rounded to what bfloat16 can hold.
-        with torch.autocast(image.device.type, enabled=False):
-            return rows(self.conv_last, x.to(image.dtype))
+        with torch.autocast(x.device.type, enabled=False):
+            return rows(self.conv_last, large.to(x.dtype))
 
 
 class _Block(nn.Module):

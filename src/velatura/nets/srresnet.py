@@ -112,12 +112,16 @@ class SRResNet(nn.Module):
         trunk = first
         for block in self.blocks:
             trunk = rows.add(block, trunk, rows(block, trunk))
-        x = rows(self.up, rows.add(self.merge, first, rows(self.merge, trunk)))
+        x = rows.in_parts(self._enlarged, rows.add(self.merge, first, rows(self.merge, trunk)))
+        return rows.add(self.tail, rows(self.enlarge, image), x) if self.residual else x + 0.5
+
+    def _enlarged(self, x: Tensor, rows: Rows) -> Tensor:
+        large = rows(self.up, x)
         if self.residual:
-            return rows.add(self.tail, rows(self.enlarge, image), rows(self.tail, x))
+            return rows(self.tail, large)
         # The image itself must not be rounded to what bfloat16 can hold.
-        with torch.autocast(image.device.type, enabled=False):
-            return rows(self.tail, x.to(image.dtype)) + 0.5
+        with torch.autocast(x.device.type, enabled=False):
+            return rows(self.tail, large.to(x.dtype))
 
     def fold(self) -> None:
         """Compute the last layer before the last pixel shuffle, for inference: the same output, a quarter faster."""
