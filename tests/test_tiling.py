@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from velatura.tiling import tile_side, tiles
+from velatura.tiling import RowBuffer, tile_side, tiles
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 17), (64, 64), (100, 33)])
@@ -36,3 +36,53 @@ def test_the_budget_is_kept():
         assert side % 16 == 0
         assert (side + 24) ** 2 * 60 <= budget * 2**20
     assert tile_side(0.001, bytes_per_pixel=60, halo=12) == 16  # something must be possible
+
+
+def bands(heights):
+    """Rows of (h, 2, 3), numbered."""
+    top = 0
+    for height in heights:
+        yield np.arange(top, top + height)[:, None, None] * np.ones((1, 2, 3), int)
+        top += height
+
+
+def numbers(rows):
+    return rows[:, 0, 0].tolist()
+
+
+@pytest.mark.parametrize("heights", [[20], [1] * 20, [7, 0, 6, 7], [3, 17]])
+def test_windows_of_rows_that_pass_by(heights):
+    rows = RowBuffer(bands(heights))
+    for start, stop in ((0, 3), (0, 8), (2, 4), (2, 9), (8, 9), (8, 20), (11, 12), (19, 20)):
+        assert numbers(rows.window(start, stop)) == list(range(start, stop))
+
+
+def test_rows_may_be_left_out():
+    rows = RowBuffer(bands([4] * 5))
+    assert numbers(rows.window(13, 15)) == [13, 14]
+    assert numbers(rows.window(15, 20)) == list(range(15, 20))
+
+
+def test_no_more_rows_are_taken_and_kept_than_needed():
+    taken = []
+
+    def counted():
+        for band in bands([2] * 10):
+            taken.append(len(band))
+            yield band
+
+    rows = RowBuffer(counted())
+    rows.window(0, 3)
+    assert sum(taken) == 4
+    rows.window(8, 9)
+    assert sum(taken) == 10
+    assert sum(len(band) for band in rows._kept) == 2
+
+
+def test_rows_that_are_gone_or_never_come_are_named():
+    rows = RowBuffer(bands([4, 4]))
+    rows.window(4, 6)
+    with pytest.raises(ValueError, match="row 3 is gone; the first that is kept is 4"):
+        rows.window(3, 6)
+    with pytest.raises(ValueError, match="rows end at 8; 9 were asked for"):
+        rows.window(5, 9)

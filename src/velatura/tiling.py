@@ -116,7 +116,7 @@ class RowBuffer:
         self._first = self._next = 0  # the first row kept, and the first that has not come yet
 
     def window(self, start: int, stop: int) -> np.ndarray:
-        """Give rows ``start`` to ``stop``; those before ``start`` are forgotten.
+        """Give rows ``start`` to ``stop``, at least one; those before ``start`` are forgotten.
 
         Raises
         ------
@@ -135,9 +135,9 @@ class RowBuffer:
             self._kept.append(band)
             if self._next <= start:
                 self._first += len(self._kept.popleft())
-        parts = list(self._kept)
-        if len(parts) > 1:
-            parts[-1] = parts[-1][: len(parts[-1]) - (self._next - stop)]
-            parts[0] = parts[0][start - self._first :]
-            return np.concatenate(parts)
-        return parts[0][start - self._first : stop - self._first]
+        parts, first = [], self._first
+        for band in self._kept:
+            if first < stop:
+                parts.append(band[max(start - first, 0) : stop - first])
+            first += len(band)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -112,7 +112,7 @@ def test_bad_input_is_one_line(words: str, message: str, capsys: pytest.CaptureF
 
 def test_results_that_no_format_holds_are_refused_before_the_work(capsys: pytest.CaptureFixture[str]):
     Image.new("RGB", (9000, 8)).save("wide.png")
-    assert main("upscale wide.png -o out.jpg --model bicubic --scale 8".split()) == 2
+    assert main(["upscale", "wide.png", "-o", "out.jpg", "--model", "bicubic", "--scale", "8"]) == 2
     assert "65" in one_line(capsys)  # what JPEG holds
     assert not Path("out.jpg").exists()
 
@@ -136,7 +136,7 @@ def test_a_bad_checkpoint_is_refused(damage: str, capsys: pytest.CaptureFixture[
         Path("bad.pth").write_text("hello")
     if damage == "absent":
         Path("bad.pth").unlink()
-    assert main("upscale photo.png -o out.png --model bad.pth".split()) == 2
+    assert main(["upscale", "photo.png", "-o", "out.png", "--model", "bad.pth"]) == 2
     assert "bad.pth" in one_line(capsys)
     assert not Path("out.png").exists()
     assert not Path("it-ran").exists()
@@ -145,7 +145,7 @@ def test_a_bad_checkpoint_is_refused(damage: str, capsys: pytest.CaptureFixture[
 def test_ctrl_c_leaves_nothing():
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (900, 900, 3), np.uint8)).save("large.png")
     program = "import sys; from velatura.cli import main; sys.exit(main(sys.argv[1:]))"
-    words = "upscale large.png -o out.png --model net.safetensors --threads 1".split()
+    words = ["upscale", "large.png", "-o", "out.png", "--model", "net.safetensors", "--threads", "1"]
     process = subprocess.Popen([sys.executable, "-c", program, *words], stderr=subprocess.PIPE, text=True)
     before = set(Path().iterdir())
     deadline = time.monotonic() + 60

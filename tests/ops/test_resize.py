@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from skimage.transform import resize as skimage_resize
 
-from velatura.ops.resize import resize, weights
+from velatura.ops.resize import RowResize, resize, weights
 
 
 @pytest.mark.parametrize("kernel", ["area", "linear", "bicubic", "lanczos"])
@@ -44,3 +44,47 @@ def test_a_part_is_cut_from_the_whole(kernel):
     whole = resize(image, 40, 31, kernel)
     part = resize(image, 40, 31, kernel, rows=slice(5, 22), cols=slice(0, 9))
     np.testing.assert_allclose(part, whole[5:22, :9], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kernel", ["area", "linear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("new_size", [(70, 55), (23, 90), (9, 4), (40, 30)])
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_rows_that_pass_by_give_the_whole(kernel, new_size, channels):
+    image = np.random.default_rng(3).random((40, 30, *channels)).astype(np.float32)
+    whole, change = resize(image, *new_size, kernel), RowResize((40, 30), new_size, kernel)
+    last = 0
+    for top in range(0, new_size[0], 7):
+        rows = top, min(top + 7, new_size[0])
+        start, stop = change.needs(rows)
+        assert 0 <= last <= start < stop <= 40  # windows only move down
+        np.testing.assert_allclose(change.rows(image[start:stop], start, rows), whole[slice(*rows)], atol=1e-6)
+        # More rows than needed do no harm.
+        np.testing.assert_allclose(change.rows(image[start:], start, rows), whole[slice(*rows)], atol=1e-6)
+        last = start
+
+
+def test_rows_keep_double_precision():
+    image = np.random.default_rng(3).random((9, 9))
+    change = RowResize((9, 9), (5, 5))
+    assert change.rows(image, 0, (0, 5)).dtype == np.float64
+    np.testing.assert_allclose(change.rows(image, 0, (0, 5)), resize(image, 5, 5), atol=1e-15)
+
+
+@pytest.mark.parametrize("kernel", ["bicubic", "lanczos"])
+@pytest.mark.parametrize("new_size", [13, 40, 77])
+def test_against_the_kernel_evaluated_for_every_pair(kernel, new_size):
+    """Dense and in float64: antialiased, mirrored beyond the border, weights summing to one (MATLAB's imresize)."""
+    size = 31
+    formulas = {
+        "bicubic": lambda x: np.where(
+            x <= 1, 1.5 * x**3 - 2.5 * x**2 + 1, np.where(x <= 2, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2, 0)
+        ),
+        "lanczos": lambda x: np.where(x < 3, np.sinc(x) * np.sinc(x / 3), 0),
+    }
+    stretch = max(size / new_size, 1)
+    centres = (np.arange(new_size) + 0.5) * size / new_size - 0.5
+    places = np.arange(-size, 2 * size)
+    dense = formulas[kernel](np.abs(places - centres[:, None]) / stretch)
+    dense /= dense.sum(1, keepdims=True)
+    mirrored = dense[:, :size][:, ::-1] + dense[:, size : 2 * size] + dense[:, 2 * size :][:, ::-1]
+    np.testing.assert_allclose(weights(size, new_size, kernel).toarray(), mirrored, atol=1e-12)
