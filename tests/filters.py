@@ -10,6 +10,7 @@ import os
 import signal
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,8 +19,8 @@ from pydantic import BeforeValidator, Field
 
 from velatura.device import resolve_device
 from velatura.errors import ModelError
-from velatura.image import ImageWarning
-from velatura.task import Bands, Input, Params, Task
+from velatura.image import ImageWarning, Picture
+from velatura.task import Bands, Input, Output, Params, Task
 
 ROWS = 4  # of a band: small, so that every image has several
 
@@ -95,3 +96,33 @@ def misbehave(how: str) -> None:
         time.sleep(30)
     if how == "warn":
         warnings.warn("this one is red", ImageWarning, stacklevel=1)
+
+
+class TracedParams(InvertParams):
+    change: bool = Field(False, description="how much was changed where")
+
+
+class Traced(Invert):
+    """Turn a picture into its negative, and show where."""
+
+    name = "traced"
+    Params = TracedParams
+    outputs = (Output("change", "how much was changed where"),)
+
+    def bands(self, images: tuple[Any, ...], params: TracedParams, progress: Any) -> Bands:
+        made, changes = super().bands(images, params, progress), []
+        pixels = images[0].pixels
+
+        def rows():
+            top = 0
+            for band in made.rows:
+                before = pixels[top : top + len(band)].astype(int)
+                changes.append(np.abs(band - before).max(2, keepdims=True).astype(np.uint8))
+                top += len(band)
+                yield band
+
+        def change() -> Bands:
+            like = Picture(np.zeros((1, 1, 1), np.uint8))
+            return Bands(like, made.height, made.width, iter(changes), channels=1)
+
+        return replace(made, rows=rows(), maps={"change": change} if params.change else {})

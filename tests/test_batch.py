@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -252,6 +253,36 @@ def test_no_device_no_batch_and_resume_takes_another(photos: Path, tmp_path: Pat
         run_batch(missing, [photos], out, engine=LocalEngine(processes))
     assert not digests(out)
     assert run_batch(WORK, [photos], out, resume=True).done == 4
+
+
+def test_maps_lie_in_a_folder_of_their_own_under_whole_names(photos: Path, tmp_path: Path):
+    out, maps = tmp_path / "out", tmp_path / "maps"
+    draw(photos / "a.tif", 7)  # the same stem as a.png
+    report = run_batch(
+        WorkSpec("filters:Traced", {"change": True}, threads=1, maps={"change": str(maps)}), [photos], out
+    )
+    assert report.done == 5
+    names = sorted(path.relative_to(maps).as_posix() for path in maps.rglob("*") if path.is_file())
+    assert names == ["a.png.png", "a.tif.png", "b.png.png", "sub/a.png.png", "sub/deeper/c.png.png"]
+    change = np.asarray(Image.open(maps / "b.png.png"))
+    before = np.asarray(Image.open(photos / "b.png")).astype(int)
+    assert np.array_equal(change, np.abs(255 - 2 * before).max(2))
+
+
+def test_maps_replace_nothing_unasked_and_are_no_inputs(photos: Path, tmp_path: Path):
+    out, maps = tmp_path / "out", photos / "maps"
+    traced = WorkSpec("filters:Traced", {"change": True}, threads=1, maps={"change": str(maps)})
+    mine = maps / "a.png.png"
+    maps.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(InputError, match=r"a\.png\.png: exists already \(1 of 8 outputs do\)"):
+        run_batch(traced, [photos], out)
+    assert mine.read_text() == "mine"
+    assert run_batch(replace(traced, save=SaveOptions(overwrite=True)), [photos], out).done == 4
+    report = run_batch(traced, [photos], out, resume=True)
+    assert (report.done, report.skipped) == (0, 4)
+    with pytest.raises(InputError, match="photos: is an input folder"):
+        run_batch(replace(traced, maps={"change": str(photos)}), [photos], tmp_path / "other")
 
 
 # --- resume ----------------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ MAY_USE = {
     "onnx_export": {"catalog", "community", "errors", "image", "nets"},
     "samples": {"ops"},
     "ops": {"errors", "tiling"},
-    "nets": {"errors", "ops"},
+    "nets": {"errors", "ops", "tiling"},
     "losses": {"errors", "ops", "nets"},
     "metrics": {"errors", "losses", "nets"},
     "placement": {"errors", "image", "ops"},

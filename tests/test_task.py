@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from filters import Invert, InvertParams
+from filters import Invert, InvertParams, Traced
 from PIL import Image
 
 from velatura.errors import Cancelled, InputError
@@ -178,3 +178,51 @@ def test_hook_sees_the_progress_and_stops_the_work(task: Invert, photo: Path):
 def test_write_gives_what_was_written(task: Invert, photo: Path):
     bands = task.write((photo,), photo.with_name("out.png"), InvertParams())
     assert (bands.height, bands.width, bands.made_by) == (13, 9, None)
+
+
+# --- pictures beside the result --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def traced() -> Traced:
+    return Traced.from_pretrained()
+
+
+def test_maps_are_made_when_asked_for(traced: Traced, photo: Path):
+    before = np.asarray(Image.open(photo)).astype(int)
+    assert traced.run((photo, None), {}).maps == {}
+    result = traced.run((photo, None), {"change": True})
+    assert list(result.maps) == ["change"]
+    assert np.array_equal(result.maps["change"].pixels[..., 0], np.abs(255 - 2 * before).max(2))
+
+
+def test_naming_a_file_asks_for_its_map(traced: Traced, photo: Path):
+    out, beside = photo.with_name("out.png"), photo.with_name("change.tif")
+    traced.to_file(photo, out=out, maps={"change": beside}, strength=0.5)
+    result = traced.run((photo, None), {"change": True, "strength": 0.5})
+    assert np.array_equal(np.asarray(Image.open(beside)), result.maps["change"].pixels[..., 0])
+    assert np.array_equal(np.asarray(Image.open(out)), np.asarray(result.image))
+
+
+@pytest.mark.parametrize("name", ["photo.png", "out.png", "taken.png", "no-folder/map.png", "map.xyz"])
+def test_files_of_maps_are_checked_before_the_work(traced: Traced, photo: Path, name: str):
+    taken = photo.with_name("taken.png")
+    taken.write_text("mine")
+    before = sorted(photo.parent.iterdir())
+    with pytest.raises(InputError):
+        traced.to_file(photo, out=photo.with_name("out.png"), maps={"change": photo.parent / name})
+    assert sorted(photo.parent.iterdir()) == before
+    assert taken.read_text() == "mine"
+
+
+def test_maps_follow_the_options_of_saving_but_for_the_format(traced: Traced, photo: Path):
+    out, beside = photo.with_name("out"), photo.with_name("change.png")
+    beside.write_text("old")
+    traced.to_file(photo, out=out, maps={"change": beside}, save=SaveOptions(format="jpeg", overwrite=True))
+    assert Image.open(out).format == "JPEG"
+    assert Image.open(beside).format == "PNG"
+
+
+def test_a_map_that_no_task_gives_is_an_unknown_option(task: Invert, photo: Path):
+    with pytest.raises(InputError, match="unknown option 'change'"):
+        task.to_file(photo, out=photo.with_name("out.png"), maps={"change": photo.with_name("change.png")})

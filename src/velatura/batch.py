@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -46,12 +46,17 @@ FORMAT_SUFFIXES = {"jpeg": ".jpg", "tiff": ".tif"}  # the other formats are call
 
 
 def plan(
-    kind: type[Task], inputs: Sequence[str | Path | None], out: str | Path, *, format: str | None = None
+    kind: type[Task],
+    inputs: Sequence[str | Path | None],
+    out: str | Path,
+    *,
+    format: str | None = None,
+    beside: Iterable[str | Path] = (),
 ) -> tuple[list[Job], list[Outcome]]:
     """Pair the inputs and name the outputs.
 
     The leading input's folder decides the list, or the first folder if the leading input is a file: its images, with
-    those of its folders, sorted, hidden ones and the output folder left out. An input that is a file serves all
+    those of its folders, sorted, hidden ones and the output folders left out. An input that is a file serves all
     images; of one that is a folder each image takes the file with the same path and stem.
 
     Parameters
@@ -63,6 +68,8 @@ def plan(
         The output folder. Outputs keep the relative folder and the stem; the suffix is that of ``format``, else
         that of the leading input (PNG for HEIC, which is only read).
     format : str, optional
+    beside : iterable of path, optional
+        Other folders that the work writes into.
 
     Returns
     -------
@@ -76,20 +83,20 @@ def plan(
         No images, a missing file, two files of one stem to choose from, two outputs of one name, or an output that
         is an image of the inputs.
     """
-    out = Path(out)
+    out, written = Path(out), {Path(folder).resolve() for folder in (out, *beside)}
     given = (*inputs, *(None for _ in range(len(kind.inputs) - len(inputs))))
     paths = [None if value is None else Path(value) for value in given]
     for path in paths:
         if path is not None and not path.exists():
             raise InputError(f"{path}: no such file or folder")
-        if path is not None and path.is_dir() and out.resolve() == path.resolve():
-            raise InputError(f"{out}: is an input folder; expected another one for the outputs")
+        if path is not None and path.is_dir() and path.resolve() in written:
+            raise InputError(f"{path}: is an input folder; expected another one for the outputs")
     leading = next(index for index, spec in enumerate(kind.inputs) if spec.leading)
     folders = [index for index, path in enumerate(paths) if path is not None and path.is_dir()]
     if not folders:
         raise InputError("no input is a folder; a batch needs one")
     driver = leading if leading in folders else folders[0]
-    listed = {index: _images(_given(paths[index]), out) for index in folders}
+    listed = {index: _images(_given(paths[index]), written) for index in folders}
     if not listed[driver]:
         raise InputError(f"{paths[driver]}: holds no images; known suffixes are {', '.join(sorted(SUFFIXES))}")
     partners = {index: _by_stem(listed[index]) for index in folders if index != driver}
@@ -150,13 +157,12 @@ def _given(path: Path | None) -> Path:
     return path
 
 
-def _images(folder: Path, out: Path) -> list[PurePosixPath]:
-    """List the images below ``folder``, sorted, as relative paths."""
-    skipped = out.resolve()
+def _images(folder: Path, written: Collection[Path]) -> list[PurePosixPath]:
+    """List the images below ``folder``, but for the folders that are written into, sorted, as relative paths."""
     found = []
     for root, folders, files in os.walk(folder):
         here = Path(root)
-        folders[:] = [name for name in folders if name[0] != "." and (here / name).resolve() != skipped]
+        folders[:] = [name for name in folders if name[0] != "." and (here / name).resolve() not in written]
         below = PurePosixPath(here.relative_to(folder).as_posix())
         found += [below / name for name in files if name[0] != "." and Path(name).suffix.lower() in SUFFIXES]
     return sorted(found)
@@ -383,7 +389,7 @@ def run_batch(
     out = Path(out)
     if resume and work.save.overwrite:
         raise InputError("--resume keeps what is done, --overwrite starts anew; expected one of them")
-    jobs, unpaired = plan(work.kind, inputs, out, format=work.save.format)
+    jobs, unpaired = plan(work.kind, inputs, out, format=work.save.format, beside=work.maps.values())
     manifest = _open_manifest(out, work, jobs, resume=resume)
     # What may be replaced is settled: an output that is there now is our own, from before an interruption.
     work = replace(work, save=replace(work.save, overwrite=True))
@@ -438,10 +444,11 @@ def _open_manifest(out: Path, work: WorkSpec, jobs: Sequence[Job], *, resume: bo
             if not work.save.overwrite:
                 raise InputError(f"{out}: holds an earlier batch; --resume goes on with it, --overwrite starts anew")
         if not work.save.overwrite:
-            there = [job.output for job in jobs if Path(job.output).exists()]
+            outputs = (path for job in jobs for path in (Path(job.output), *work.map_files(job).values()))
+            there = [path for path in outputs if path.exists()]
             if there:
                 raise InputError(
-                    f"{there[0]}: exists already ({len(there)} of {len(jobs)} outputs do); "
+                    f"{there[0]}: exists already ({len(there)} of {len(jobs) * (1 + len(work.maps))} outputs do); "
                     "--overwrite replaces them, or choose another folder"
                 )
         return Manifest.begin(path, header)

@@ -95,6 +95,11 @@ class WorkSpec:
         module, _, name = self.task.partition(":")
         return getattr(importlib.import_module(module), name)
 
+    def map_files(self, job: Job) -> dict[str, Path]:
+        """Name the files of a job that go into the folders of `maps`."""
+        # The whole name: a.jpg and a.png may stand in one folder.
+        return {name: Path(folder, f"{job.name}.png") for name, folder in self.maps.items()}
+
     def build(self) -> Task:
         """Make the task; a model that is named is checked."""
         task = self.kind.from_pretrained(self.model, device=self.device, memory=self.memory)
@@ -160,8 +165,7 @@ def do_job(task: Task, job: Job, work: WorkSpec, progress: Progress = no_progres
         warnings.simplefilter("always")
         try:
             output = Path(job.output)
-            # The whole name: a.jpg and a.png may stand in one folder.
-            maps = {name: Path(folder, f"{job.name}.png") for name, folder in work.maps.items()}
+            maps = work.map_files(job)
             for path in (output, *maps.values()):
                 path.parent.mkdir(parents=True, exist_ok=True)
             task.to_file(*job.inputs, out=output, save=work.save, maps=maps, progress=progress, **work.params)
