@@ -10,6 +10,7 @@ import torch
 from lightning.fabric import Fabric
 from PIL import Image
 from safetensors import safe_open
+from skimage.data import astronaut
 from torch.nn import functional
 
 from velatura.metrics.perceptual import perceptual_distance
@@ -88,6 +89,13 @@ def start(make, data_folder, tmp_path):
     return make_start
 
 
+def uneven(images, axis):
+    """How much the steps from pixels 0, 4, 8 ... to the next differ from those from 1, 5, 9 ..., and so on."""
+    steps = np.abs(np.diff(images, axis=2 + axis)).mean(axis=(0, 1, 3 - axis))
+    places = np.array([np.mean([step for i, step in enumerate(steps) if i % 4 == place]) for place in range(4)])
+    return ((places / places.mean() - 1) ** 2).mean()
+
+
 def training_of(recipe):
     fabric = Fabric(accelerator="cpu")
     fabric.launch()
@@ -157,6 +165,7 @@ def test_what_a_step_says_is_what_the_losses_are(make):
         "pixel": (made - high).abs().mean(),
         "color": (shrunk[0] - shrunk[1]).abs().mean(),
         "variation": sum(steps),
+        "grid": uneven(made.numpy(), 0) + uneven(made.numpy(), 1),
         "content": 0.5 * (ours["stride2"] - theirs["stride2"]).square().mean()
         + 2 * (ours["stride8"] - theirs["stride8"]).square().mean(),
         "adversarial": -(1 - to_real).log().mean() - to_fake.log().mean(),
@@ -242,7 +251,7 @@ def test_it_starts_from_the_psnr_network(make, start, tmp_path, name):
     assert all(torch.allclose(tensor, average[key], atol=1e-6) for key, tensor in weights.items())
 
     rows = recipe.evaluate(recipes.load_run(tmp_path / "run")[1])["rows"]
-    assert list(rows) == ["bicubic", "start", "ours"]
+    assert list(rows) == ["bicubic", "start", "ours", "original"]
     assert rows["start"]["psnr"] == pytest.approx(rows["ours"]["psnr"], abs=1e-2)
 
     # Bicubic, start, ours, original; two photographs abreast.
@@ -288,11 +297,42 @@ def test_figures_by_other_formulas(make):
     assert found["color"] == pytest.approx(np.mean(shifts), rel=1e-6)
     assert 4 < found["color"] < 6
     assert found["psnr"] < found["psnr_bicubic"]
-    assert set(found) == {"psnr", "perceptual", "color", "psnr_bicubic", "perceptual_bicubic"}
+    assert set(found) == {"psnr", "perceptual", "color", "checkerboard", "psnr_bicubic", "perceptual_bicubic"}
     scores = recipe.evaluate(network)
     assert scores["rows"]["ours"]["perceptual"][0] == pytest.approx(np.mean(looks), rel=1e-6)
     assert scores["rows"]["bicubic"]["color"][0] < 0.5
     assert "not LPIPS" in recipe.table(scores)
+    assert set(scores["rows"]["original"]) == {"checkerboard"}
+    assert len({len(line) for line in recipe.table(scores).splitlines()[1:]}) == 1
+
+
+def test_lines_are_pressed_out():
+    """Down the slope of `unevenness`, a pattern fades and the photograph stays."""
+    photograph = torch.from_numpy(astronaut()[None, :128, :128] / 255).permute(0, 3, 1, 2).float()
+    lines = torch.zeros_like(photograph)
+    lines[:, :, ::4] = 0.03
+    image = (photograph + lines).requires_grad_()
+    assert (
+        float(upscale_gan.unevenness(photograph, 4)) < 0.002 < 0.02 < float(upscale_gan.unevenness(image, 4).detach())
+    )
+    optimizer = torch.optim.SGD([image], lr=20.0)
+    for _ in range(40):
+        optimizer.zero_grad()
+        upscale_gan.unevenness(image, 4).backward()
+        optimizer.step()
+    changed = image.detach() - photograph
+    assert float((changed[:, :, ::4] - changed[:, :, 2::4]).mean()) < 0.024
+    assert float(upscale_gan.unevenness(image.detach(), 4)) < 0.003
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("period", [2, 4])
+def test_a_checkerboard_is_seen(axis, period):
+    photograph = astronaut()[:200, :240]
+    weak = photograph.astype(int)
+    weak[(slice(None),) * axis + (slice(None, None, period),)] += 3
+    assert upscale_gan.checkerboard(photograph, 4) < 1
+    assert upscale_gan.checkerboard(weak.clip(0, 255).astype(np.uint8), 4) > 6
 
 
 # --- photographs from the wild ----------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ from velatura.errors import ModelError
 from velatura.losses import adversarial, content_loss, l1, mse, relativistic, total_variation
 from velatura.metrics import perceptual
 from velatura.nets.sr_discriminator import Discriminator, UNetDiscriminator
+from velatura.nets.srcnn import LUMA
 from velatura.ops.degrade import second_order
 from velatura.training import data
 from velatura.training.recipes import upscale
@@ -59,12 +60,14 @@ __all__ = [
     "TrainESRGANPhoto",
     "TrainSRGAN",
     "WornPairs",
+    "checkerboard",
     "color_shift",
     "drawings",
     "evaluate",
     "make_critic",
     "measure",
     "table",
+    "unevenness",
 ]
 
 # Of esrgan-photo: share of the patches, set, folder in the set.
@@ -89,6 +92,7 @@ class Critics(BaseModel):
     pixel: float = Field(0.01, ge=0, description="weight of the pixels' error, whose form is `loss`")
     color: float = Field(0.1, ge=0, description="weight of the error that is left at the size of the input")
     variation: float = Field(0.0, ge=0, description="weight of the total variation")
+    grid: float = Field(0.0, ge=0, description="weight of `unevenness`, against checkerboards")
     adversarial: float = Field(0.005, ge=0, description="weight of the critic's judgement")
     form: Literal["log", "hinge", "relativistic"] = Field("log", description="of the adversarial loss")
     critic: Literal["srgan", "unet"] = Field("srgan", description="whose discriminator: SRGAN's or Real-ESRGAN's")
@@ -168,6 +172,7 @@ class Adversarial(Upscaler):
             "pixel": (config.pixel, l1(made, high) if config.loss == "l1" else mse(made, high)),
             "color": (config.color, l1(*small)),
             "variation": (config.variation, total_variation(made)),
+            "grid": (config.grid, unevenness(made, config.scale)),
         }
         if config.content:
             self.features.to(made.device)
@@ -185,11 +190,11 @@ class Adversarial(Upscaler):
         return figures
 
     def held_out(self, network: nn.Module) -> dict[str, float]:
-        """PSNR on luma, perceptual distance and shift of colour, the first two beside those of bicubic enlargement."""
+        """PSNR on luma and perceptual distance beside those of bicubic enlargement; colour; checkerboards."""
         ours = [upscale.enlarge(network, low) for low in self.held.low]
         figures = {
             "": self._figures(ours),
-            "_bicubic": {name: values for name, values in self._bicubic.items() if name != "color"},
+            "_bicubic": {unit: self._bicubic[unit] for unit in ("psnr", "perceptual")},
         }
         return {f"{unit}{end}": float(v.mean()) for end, units in figures.items() for unit, v in units.items()}
 
@@ -215,7 +220,7 @@ class Adversarial(Upscaler):
 
     def _figures(self, images: list[NDArray[np.uint8]]) -> dict[str, NDArray[np.float64]]:
         found = measure(images, self.held, self.own_features)
-        return {unit: found[unit] for unit in ("psnr", "perceptual", "color")}
+        return {unit: found[unit] for unit in ("psnr", "perceptual", "color", "checkerboard")}
 
     def _extract(self, image: Tensor, layers: Any) -> dict[str, Tensor]:
         maps = self.features(image, layers)
@@ -331,13 +336,14 @@ def drawings(emoji: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
 
 
 def measure(images: list[NDArray[np.uint8]], pairs: Pairs, features: nn.Module) -> dict[str, NDArray[np.float64]]:
-    """PSNR and SSIM on luma, perceptual distance, and shift of colour in grey levels, of each image."""
+    """PSNR and SSIM on luma, perceptual distance, shift of colour in grey levels, and checkerboards, of each image."""
     features.to("cpu")
     both = list(zip(images, pairs.high, strict=True))
     return {
         **upscale.fidelity(images, pairs),
         "perceptual": np.array([perceptual.perceptual_distance(a, b, features) for a, b in both]),
         "color": np.array([color_shift(a, low) for a, low in zip(images, pairs.low, strict=True)]),
+        "checkerboard": np.array([checkerboard(a, pairs.scale) for a in images]),
     }
 
 
@@ -351,6 +357,76 @@ def color_shift(image: NDArray[np.uint8], low: NDArray[np.uint8]) -> float:
     3.0
     """
     return float(np.abs(image.mean((0, 1)) - low.mean((0, 1))).max())
+
+
+def unevenness(image: Tensor, scale: int) -> Tensor:
+    """Say how unevenly detail is spread over the places of the enlargement's grid.
+
+    In photographs neighbours differ as much wherever they lie. Behind an enlargement by `scale` they can differ more at
+    some of the `scale` places of each direction: steps, lines, checkerboards. The mean absolute differences of all
+    places are compared: their variance over their squared mean, both directions added.
+
+    Parameters
+    ----------
+    image : Tensor of float32, (N, 3, H, W)
+    scale : int
+
+    Returns
+    -------
+    Tensor
+        One number, 0 for even detail.
+
+    Examples
+    --------
+    >>> stripes = (torch.arange(32) % 4 < 1).float().expand(1, 3, 32, 32)
+    >>> float(unevenness(torch.rand(1, 3, 32, 32), 4)) < 0.1 < float(unevenness(stripes, 4))
+    True
+    """
+    total = image.new_zeros(())
+    for direction in (image, image.transpose(2, 3)):
+        size = direction.shape[2] // scale * scale
+        steps = (direction[:, :, 1:size] - direction[:, :, : size - 1]).abs().mean((0, 1, 3))
+        places = torch.stack([steps[place::scale].mean() for place in range(scale)])
+        total = total + places.var(correction=0) / (places.mean() ** 2 + 1e-8)
+    return total
+
+
+def checkerboard(image: NDArray[np.uint8], scale: int) -> float:
+    """Say how far the frequencies of the enlargement's grid stand out, in dB.
+
+    A network that enlarges `scale` times can leave a pattern of that period, or of half of it. In luma's spectrum, rows
+    and columns by themselves, the power at each such frequency is compared with that around it.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, (H, W, 3)
+        Each side at least 48 pixels.
+    scale : int
+
+    Returns
+    -------
+    float
+        Of the frequency that stands out most; about 0 for photographs.
+
+    Examples
+    --------
+    >>> noise = np.random.default_rng(0).integers(100, 150, (64, 64, 3)).astype(np.uint8)
+    >>> stripes = noise.copy()
+    >>> stripes[::4] += 20
+    >>> checkerboard(noise, 4) < 2, checkerboard(stripes, 4) > 10
+    (True, True)
+    """
+    plane = image @ np.array(LUMA)
+    found = []
+    for lines in (plane, plane.T):
+        lines = lines[: len(lines) // scale * scale]
+        window = np.hanning(len(lines) + 1)[:-1, None]
+        power = (np.abs(np.fft.rfft(lines * window, axis=0)) ** 2).mean(1)
+        for k in range(1, scale // 2 + 1):
+            at = k * len(lines) // scale
+            around = np.concatenate([power[at - 10 : at - 3], power[at + 4 : at + 11]]).mean()
+            found.append(10 * np.log10(power[at - 1 : at + 2].mean() / around))
+    return float(max(found))
 
 
 def evaluate(
@@ -375,21 +451,23 @@ def evaluate(
     -------
     dict
         ``rows[method][unit]`` = mean, low, high (95 %), methods ``bicubic``, ``start`` and ``ours``, units ``psnr``
-        (dB), ``ssim``, ``perceptual`` and ``color`` (grey levels); ``protocol`` in words; ``images``, ``scale``,
-        ``seed``.
+        (dB), ``ssim``, ``perceptual``, ``color`` (grey levels) and ``checkerboard`` (dB, also of the method
+        ``original``); ``protocol`` in words; ``images``, ``scale``, ``seed``.
     """
     methods = {"bicubic": [upscale.bicubic(low, pairs.scale) for low in pairs.low]}
     for name, one in (("start", before), ("ours", network)):
         if one is not None:
             methods[name] = [upscale.enlarge(one, low) for low in pairs.low]
+    figures = {method: measure(images, pairs, features) for method, images in methods.items()}
+    figures["original"] = {"checkerboard": np.array([checkerboard(high, pairs.scale) for high in pairs.high])}
     return {
         "images": len(pairs),
         "scale": pairs.scale,
         "seed": seed,
         "protocol": f"{upscale.PROTOCOLS[pairs.scale]}; {perceptual.PROTOCOL}",
         "rows": {
-            method: {unit: upscale.interval(values, seed) for unit, values in measure(images, pairs, features).items()}
-            for method, images in methods.items()
+            method: {unit: upscale.interval(values, seed) for unit, values in units.items()}
+            for method, units in figures.items()
         },
     }
 
@@ -397,13 +475,14 @@ def evaluate(
 def table(scores: dict[str, Any]) -> str:
     """The result of `evaluate`, to be read."""
     lines = [f"x{scores['scale']}, {scores['images']} images; {scores['protocol']}"]
-    lines.append(f"{'method':8} {'PSNR dB':>8} {'SSIM':>7} {'perceptual':>24} {'color':>6}")
+    lines.append(f"{'method':8} {'PSNR dB':>8} {'SSIM':>7} {'perceptual':>24} {'color':>6} {'checkerboard dB':>16}")
     for method, units in scores["rows"].items():
-        mean, low, high = units["perceptual"]
-        lines.append(
-            f"{method:8} {units['psnr'][0]:8.2f} {units['ssim'][0]:7.4f} "
-            f"{f'{mean:.4f} ({low:.4f}..{high:.4f})':>24} {units['color'][0]:6.2f}"
-        )
+        row = f"{method:8} {'':48}"
+        if "psnr" in units:
+            mean, low, high = units["perceptual"]
+            looks = f"{mean:.4f} ({low:.4f}..{high:.4f})"
+            row = f"{method:8} {units['psnr'][0]:8.2f} {units['ssim'][0]:7.4f} {looks:>24} {units['color'][0]:6.2f}"
+        lines.append(f"{row} {units['checkerboard'][0]:16.1f}")
     return "\n".join(lines)
 
 
