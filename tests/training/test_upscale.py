@@ -1,4 +1,5 @@
 import csv
+import json
 import math
 from pathlib import Path
 
@@ -7,11 +8,14 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import save_file
 from skimage.color import rgb2ycbcr
 from skimage.metrics import structural_similarity
 
+from velatura import catalog
 from velatura.errors import InputError, ModelError
 from velatura.nets.srcnn import Bicubic
+from velatura.nets.srresnet import SRResNet
 from velatura.ops.resize import resize
 from velatura.training import checkpoint, data, export, recipes
 from velatura.training.loop import train
@@ -374,3 +378,26 @@ def test_the_real_split(real_data):
     bicubic = np.mean([figures(*pair) for pair in zip(recipe.baseline, recipe.held.high, strict=True)], 0)
     # BSD100, of the same make: 25.96 dB, .668.
     assert bicubic == pytest.approx([25.96, 0.668], rel=0.04)
+
+
+def test_another_scale_starts_with_the_layers_that_fit(tmp_path, make_trunk):
+    """All but the second doubling."""
+    file = make_trunk(tmp_path / "x4.safetensors", scale=4)
+    config = make_config(upscale.SRResNetConfig, {"scale": 2, "width": 4, "blocks": 1, "trunk": str(file)})
+    two = upscale.TrainSRResNet(config).networks["generator"].state_dict()
+    four = catalog.load(file, {"SRResNet": SRResNet}).state_dict()
+    assert set(four) - set(two) == {"up.1.0.weight", "up.1.0.bias", "up.1.2.weight"}
+    assert all(torch.equal(two[name], four[name]) for name in two)
+
+
+@pytest.fixture
+def make_trunk():
+    def make(file, scale):
+        torch.manual_seed(3)
+        net = SRResNet(scale, width=4, blocks=1)
+        torch.nn.init.normal_(net.tail.weight)
+        arguments = {"scale": scale, "width": 4, "blocks": 1}
+        save_file(net.state_dict(), file, {"architecture": "SRResNet", "arguments": json.dumps(arguments)})
+        return file
+
+    return make

@@ -28,6 +28,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+from velatura import catalog
 from velatura.errors import InputError
 from velatura.metrics.fidelity import Y2, Y4, psnr, ssim
 from velatura.metrics.report import bootstrap
@@ -100,6 +101,7 @@ class GeneratorConfig(UpscaleConfig):
 
     loss: Literal["l1", "mse"] = Field("l1", description="of pixels")
     beta1: float = Field(0.9, ge=0, lt=1, description="Adam's first decay")
+    trunk: str | None = Field(None, description="weights for another scale, whose layers it starts with where they fit")
 
 
 class SRResNetConfig(GeneratorConfig):
@@ -287,10 +289,17 @@ class TrainSRCNN(Upscaler):
 class _Generator(Upscaler):
     """What the recipes of deep generators share: absolute error, by Muon."""
 
+    architecture: str
+
     def __init__(self, config: GeneratorConfig) -> None:
         self.config = config
         torch.manual_seed(config.seed)
         generator, self.arguments = make_generator(config)
+        if config.trunk:
+            other = catalog.load(config.trunk, {self.architecture: type(generator)}).state_dict()
+            own = generator.state_dict()
+            fitting = {name: value for name, value in other.items() if name in own and value.shape == own[name].shape}
+            generator.load_state_dict(own | fitting)
         self.networks: dict[str, nn.Module] = {"generator": generator}
 
     def optimizers(self) -> dict[str, Optimizer]:
