@@ -1,0 +1,283 @@
+"""DCGAN: convolutional generator and discriminator of small images.
+
+Paper: Radford, Metz, Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative Adversarial
+Networks", 2015 (arXiv 1511.06434), section 3 and figure 1; Yeh et al. 2017 (arXiv 1607.07539) search its latent space.
+
+Differs from the paper: by default residual blocks at every size, each of which sees its map with pixels brought to
+unit length (Karras et al. 2018, arXiv 1710.10196, section 4.2) in place of batch norm, so that an image never depends
+on its neighbours in the batch and there are no running statistics to be wrong; enlargement by interpolation in place of
+fractionally strided convolutions, which leave a checkerboard (Odena et al. 2016); the last halving and the last
+doubling are a rearrangement of pixels; a linear output; a normal latent. ``form="paper"`` with ``prior="uniform"`` is
+the paper's.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["Discriminator", "Generator", "Trunk", "pixel_norm"]
+
+Form = Literal["residual", "paper"]
+
+HALVINGS = 4  # 64 to 4 pixels: figure 1
+SLOPE = 0.2  # of the leaky ReLU, section 3
+SPREAD = 0.02  # standard deviation of the paper's first weights, section 4
+SMALLER = 0.1  # of the last weights of a residual branch: at first, blocks pass on what they get
+
+
+class Generator(nn.Module):
+    """From latent numbers to an image.
+
+    Parameters
+    ----------
+    latent : int
+        How many numbers make an image; 100 in the paper.
+    channels : {1, 3}
+        Grey or RGB.
+    size : int
+        Side of the image in pixels, a multiple of 16.
+    width : int
+        Channels at half the size, twice and four times as many at a quarter and an eighth; the paper's form doubles
+        once more (1024, 512, 256, 128 for 128).
+    kernel : {3, 5, 7}
+        Size of the convolutions, as the report on brain scans compares it; 5 in the paper's code.
+    form : {"residual", "paper"}
+        Ours, or the paper's: fractionally strided convolutions, batch norm, ReLU, tanh.
+    prior : {"normal", "uniform"}
+        What latents are drawn from: N(0, 1), or U(-1, 1) as in the paper.
+
+    Raises
+    ------
+    ValueError
+        The size is no multiple of 16, or the kernel is even.
+
+    Notes
+    -----
+    Use it in ``eval()``: the paper's form then takes the statistics that it learned with, not those of the batch.
+
+    Differs from the paper: see the module.
+
+    Examples
+    --------
+    >>> net = Generator(latent=128).eval()
+    >>> sum(p.numel() for p in net.parameters())
+    2476476
+    >>> net(net.draw(2, torch.Generator().manual_seed(7))).shape
+    torch.Size([2, 3, 64, 64])
+    """
+
+    def __init__(
+        self,
+        latent: int = 128,
+        channels: int = 3,
+        size: int = 64,
+        width: int = 48,
+        kernel: int = 3,
+        form: Form = "residual",
+        prior: Literal["normal", "uniform"] = "normal",
+    ) -> None:
+        super().__init__()
+        _check(size, kernel)
+        self.latent, self.channels, self.size, self.prior = latent, channels, size, prior
+        self.form = form
+        side = size >> HALVINGS
+        if form == "paper":
+            widths = [8 * width, 4 * width, 2 * width, width]
+            self.expand = nn.Linear(latent, widths[0] * side**2, bias=False)
+            layers: list[nn.Module] = [nn.Unflatten(1, (widths[0], side, side))]
+            for before, after in pairwise(widths):
+                layers += [nn.BatchNorm2d(before), nn.ReLU(), _double(before, after, kernel, bias=False)]
+            self.layers = nn.Sequential(*layers, nn.BatchNorm2d(width), nn.ReLU(), _double(width, channels, kernel))
+            _as_in_the_paper(self)
+        else:
+            widths = [4 * width, 4 * width, 2 * width, width]
+            self.expand = nn.Linear(latent, widths[0] * side**2)
+            self.place = nn.Unflatten(1, (widths[0], side, side))
+            self.blocks = nn.ModuleList(_Block(each, kernel, norm=True) for each in widths)
+            self.narrow = nn.ModuleList(_convolution(before, after, kernel) for before, after in pairwise(widths))
+            self.leave = nn.Conv2d(width, 4 * channels, 3, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Make images.
+
+        Parameters
+        ----------
+        z : Tensor of float32, (N, latent)
+
+        Returns
+        -------
+        Tensor of float32, (N, channels, size, size)
+            About 0..1, not clipped; the paper's form keeps 0..1.
+        """
+        if self.form == "paper":
+            return 0.5 + 0.5 * torch.tanh(self.layers(self.expand(z)).float())
+        x = self.blocks[0](self.place(self.expand(z)))
+        for narrow, block in zip(self.narrow, self.blocks[1:], strict=True):
+            x = functional.interpolate(narrow(x), scale_factor=2, mode="bilinear", align_corners=False)
+            x = block(x)
+        return 0.5 + functional.pixel_shuffle(self.leave(_leaky(pixel_norm(x))), 2).float()
+
+    def draw(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw latents from the prior, on the CPU.
+
+        Parameters
+        ----------
+        count : int
+        generator : torch.Generator, optional
+            Where the randomness comes from; else torch's own.
+
+        Returns
+        -------
+        Tensor of float32, (count, latent)
+        """
+        if self.prior == "uniform":
+            return 2 * torch.rand(count, self.latent, generator=generator) - 1
+        return torch.randn(count, self.latent, generator=generator)
+
+
+class Discriminator(nn.Module):
+    """Tell images from what a generator makes; it mirrors the generator.
+
+    Parameters
+    ----------
+    channels, size, width, kernel, form
+        As of `Generator`.
+
+    Raises
+    ------
+    ValueError
+        The size is no multiple of 16, or the kernel is even.
+
+    Notes
+    -----
+    No norms in our form: the penalty that it is trained with is about single images.
+
+    Differs from the paper: logits, before the sigmoid; else see the module.
+
+    Examples
+    --------
+    >>> net = Discriminator(width=8).eval()
+    >>> net(torch.rand(2, 3, 64, 64)).shape
+    torch.Size([2])
+    """
+
+    def __init__(
+        self, channels: int = 3, size: int = 64, width: int = 48, kernel: int = 3, form: Form = "residual"
+    ) -> None:
+        super().__init__()
+        _check(size, kernel)
+        side = size >> HALVINGS
+        if form == "paper":
+            widths = [channels, width, 2 * width, 4 * width, 8 * width]
+            layers: list[nn.Module] = []
+            for before, after in pairwise(widths):
+                first = before == channels  # no norm there, section 3
+                layers.append(nn.Conv2d(before, after, kernel, stride=2, padding=kernel // 2, bias=first))
+                layers += [nn.LeakyReLU(SLOPE)] if first else [nn.BatchNorm2d(after), nn.LeakyReLU(SLOPE)]
+            self.layers = nn.Sequential(*layers)
+        else:
+            widths = [4 * width]
+            self.layers = nn.Sequential(Trunk(channels, width, kernel, norm=False), nn.LeakyReLU(SLOPE))
+        self.score = nn.Linear(widths[-1] * side**2, 1)
+        if form == "paper":
+            _as_in_the_paper(self)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Judge images (N, channels, size, size) of 0..1: a Tensor (N,) of logits, larger for what looks real."""
+        return self.score(self.layers(2 * image - 1).flatten(1)).flatten().float()
+
+
+class Trunk(nn.Module):
+    """What discriminator and encoders share: our generator, backwards, as far as its smallest map.
+
+    Parameters
+    ----------
+    channels : int
+        Of what comes in.
+    width : int
+        Channels at half the size; twice, four and four times as many after each of three more halvings.
+    kernel : int
+        Size of the convolutions, odd.
+    norm : bool
+        Whether every block sees pixels of unit length.
+
+    Examples
+    --------
+    >>> Trunk(4, width=8, kernel=3, norm=True)(torch.rand(1, 4, 64, 64)).shape
+    torch.Size([1, 32, 4, 4])
+    """
+
+    def __init__(self, channels: int, width: int, kernel: int, norm: bool) -> None:
+        super().__init__()
+        widths = [width, 2 * width, 4 * width, 4 * width]
+        # The first halving is a rearrangement: nothing is lost that a hole of single pixels leaves.
+        self.enter = nn.Conv2d(4 * channels, width, 3, padding=1)
+        self.blocks = nn.ModuleList(_Block(each, kernel, norm) for each in widths)
+        self.widen = nn.ModuleList(_convolution(before, after, kernel) for before, after in pairwise(widths))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shrink maps (N, channels, H, W), H and W multiples of 16, to (N, 4 width, H / 16, W / 16)."""
+        x = self.blocks[0](self.enter(functional.pixel_unshuffle(x, 2)))
+        for widen, block in zip(self.widen, self.blocks[1:], strict=True):
+            x = block(widen(functional.avg_pool2d(x, 2)))
+        return x
+
+
+class _Block(nn.Module):
+    """A residual block; the trunk itself is never normalized."""
+
+    def __init__(self, width: int, kernel: int, norm: bool) -> None:
+        super().__init__()
+        self.norm = norm
+        self.first, self.second = _convolution(width, width, kernel), _convolution(width, width, kernel)
+        with torch.no_grad():
+            self.second.weight.mul_(SMALLER)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = pixel_norm(x) if self.norm else x
+        return x + self.second(_leaky(self.first(_leaky(branch))))
+
+
+def pixel_norm(x: Tensor) -> Tensor:
+    """Bring every pixel's channels to a mean square of 1 (Karras et al. 2018, section 4.2).
+
+    Examples
+    --------
+    >>> pixel_norm(torch.tensor([3.0, 4.0]).view(1, 2, 1, 1)).square().mean().item()
+    1.0
+    """
+    return x * torch.rsqrt(x.float().square().mean(1, keepdim=True) + 1e-8).to(x.dtype)
+
+
+def _check(size: int, kernel: int) -> None:
+    if size % 2**HALVINGS or size < 2**HALVINGS:
+        raise ValueError(f"got size {size}; expected a multiple of {2**HALVINGS}")
+    if kernel % 2 == 0:
+        raise ValueError(f"got kernel {kernel}; expected an odd one")
+
+
+def _convolution(before: int, after: int, kernel: int) -> nn.Conv2d:
+    convolution = nn.Conv2d(before, after, kernel, padding=kernel // 2)
+    nn.init.kaiming_normal_(convolution.weight, a=SLOPE)
+    nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+    return convolution
+
+
+def _double(before: int, after: int, kernel: int, bias: bool = True) -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(before, after, kernel, 2, kernel // 2, output_padding=1, bias=bias)
+
+
+@torch.no_grad()
+def _as_in_the_paper(network: nn.Module) -> None:
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.normal_(layer.weight, std=SPREAD)
+
+
+def _leaky(x: Tensor) -> Tensor:
+    return functional.leaky_relu(x, SLOPE)

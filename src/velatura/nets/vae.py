@@ -1,0 +1,74 @@
+"""VAE: an encoder and a generator of small images that share a latent space.
+
+Paper: Kingma and Welling, "Auto-Encoding Variational Bayes", 2013 (arXiv 1312.6114), section 3 and appendix C; the
+report on brain scans puts it in the place of the GAN of Yeh et al. 2017 (arXiv 1607.07539).
+
+Differs from the paper: convolutions; the encoder may be shown an image with a hole and then tells which latents the
+known pixels leave open (`velatura.nets.masked_encoder`).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from velatura.nets.dcgan import Generator
+from velatura.nets.masked_encoder import MaskedEncoder, Posterior
+
+__all__ = ["VAE"]
+
+
+class VAE(nn.Module):
+    """Encoder and decoder.
+
+    Parameters
+    ----------
+    latent, channels, size, width, kernel
+        As of `velatura.nets.dcgan.Generator`, which is the decoder.
+
+    Attributes
+    ----------
+    encoder : MaskedEncoder
+    decoder : Generator
+
+    Raises
+    ------
+    ValueError
+        The size is no multiple of 16, or the kernel is even.
+
+    Examples
+    --------
+    >>> import torch
+    >>> net = VAE().eval()
+    >>> [sum(p.numel() for p in part.parameters()) for part in (net.encoder, net.decoder)]
+    [2843472, 2673084]
+    >>> image, mask = torch.rand(2, 3, 64, 64), torch.zeros(2, 1, 64, 64)
+    >>> made, posterior = net(image, mask)
+    >>> made.shape, bool((made == net.decoder(posterior.mean)).all())
+    (torch.Size([2, 3, 64, 64]), True)
+    """
+
+    def __init__(self, latent: int = 192, channels: int = 3, size: int = 64, width: int = 48, kernel: int = 3) -> None:
+        super().__init__()
+        self.encoder = MaskedEncoder(latent, channels, size, width, kernel)
+        self.decoder = Generator(latent, channels, size, width, kernel)
+
+    def forward(self, image: Tensor, mask: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Posterior]:
+        """Encode and decode.
+
+        Parameters
+        ----------
+        image : Tensor of float32, (N, channels, size, size)
+            0..1.
+        mask : Tensor of float32, (N, 1, size, size)
+            1 = hole; all zero for the plain autoencoder.
+        noise : Tensor, (N, latent), optional
+            Standard normal, for a sample of the posterior; without it its mean is decoded.
+
+        Returns
+        -------
+        made : Tensor of float32, (N, channels, size, size)
+            About 0..1, not clipped; the known pixels are *not* put back.
+        posterior : Posterior
+        """
+        posterior = self.encoder(image, mask)
+        return self.decoder(posterior.mean if noise is None else posterior.sample(noise)), posterior
