@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, label
 from skimage.draw import ellipse as skimage_ellipse
 from skimage.draw import polygon2mask
 
@@ -63,3 +63,58 @@ def test_random_masks_keep_their_promises():
 def test_the_same_seed_draws_the_same_mask():
     first, second = (masks.random_mask(32, 48, np.random.default_rng(11)) for _ in range(2))
     np.testing.assert_array_equal(first, second)
+
+
+def test_halves_make_a_whole():
+    left, right, top, bottom = (masks.half(6, 8, side) for side in masks.SIDES)
+    assert left[:, :4].all()
+    assert top[:3].all()
+    for one, other in ((left, right), (top, bottom)):
+        np.testing.assert_array_equal(one + other, np.ones((6, 8), np.float32))
+
+
+def test_random_pixels_are_independent():
+    drawn = np.stack([masks.random_pixels(64, 64, np.random.default_rng(seed)) for seed in range(20)])
+    assert drawn.mean() == pytest.approx(0.8, abs=0.005)
+    neighbours = np.corrcoef(drawn[:, :, 1:].ravel(), drawn[:, :, :-1].ravel())[0, 1]
+    assert abs(neighbours) < 0.02
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.6])
+def test_blobs_cover_their_share(share):
+    drawn = masks.random_blob(64, 64, np.random.default_rng(5), share)
+    assert drawn.mean() == pytest.approx(share, abs=0.01)
+    # Pixels hang together: few have a neighbour of the other kind.
+    assert np.abs(np.diff(drawn, axis=1)).mean() < 0.2
+
+
+def parts(mask):
+    return label(mask)[1]
+
+
+def test_strokes_and_lesions():
+    rng = np.random.default_rng(0)
+    strokes = [masks.random_strokes(64, 64, rng) for _ in range(50)]
+    lesions = [masks.random_lesion(64, 64, rng) for _ in range(50)]
+    assert all(parts(mask) <= 5 for mask in strokes)
+    assert all(parts(mask) <= 2 for mask in lesions)  # an outline may cut a corner of itself off
+    assert np.mean([parts(mask) == 1 for mask in lesions]) > 0.9
+    assert 0.05 < np.mean(strokes) < 0.4
+    assert 0.005 < np.mean(lesions) < 0.08
+
+
+def test_holes_are_of_every_kind():
+    rng = np.random.default_rng(1)
+    drawn = np.stack([masks.random_hole(64, 64, rng) for _ in range(400)])
+    assert drawn.dtype == np.float32
+    assert set(np.unique(drawn)) == {0, 1}
+    area = drawn.mean(axis=(1, 2))
+    assert area.min() > 0
+    assert area.max() < 1
+    assert (area < 0.1).mean() > 0.1
+    assert (area > 0.85).mean() > 0.05
+    centre = (drawn == masks.centre_square(64, 64)).all(axis=(1, 2)).mean()
+    halves = np.mean([any((mask == masks.half(64, 64, side)).all() for side in masks.SIDES) for mask in drawn])
+    assert 0.04 < centre < 0.14
+    assert 0.11 < halves < 0.23
+    np.testing.assert_array_equal(drawn[0], masks.random_hole(64, 64, np.random.default_rng(1)))

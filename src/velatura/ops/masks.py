@@ -6,22 +6,34 @@ of pixel centres: pixel ``(i, j)`` lies at ``x = j + 0.5, y = i + 0.5``.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "SIDES",
     "centre_square",
     "ellipse",
+    "half",
     "polygon",
+    "random_blob",
     "random_ellipse",
+    "random_hole",
+    "random_lesion",
     "random_mask",
+    "random_pixels",
     "random_polygon",
     "random_rectangle",
+    "random_strokes",
     "rectangle",
     "soften",
 ]
 
 Mask = NDArray[np.float32]
+Side = Literal["left", "right", "top", "bottom"]
+
+SIDES: tuple[Side, ...] = ("left", "right", "top", "bottom")
 
 
 def centre_square(height: int, width: int, fraction: float = 0.5) -> Mask:
@@ -59,6 +71,19 @@ def rectangle(height: int, width: int, left: float, top: float, right: float, bo
     """
     y, x = _centres(height, width)
     return ((x > left) & (x < right) & (y > top) & (y < bottom)).astype(np.float32)
+
+
+def half(height: int, width: int, side: Side) -> Mask:
+    """One half of the image, as Yeh et al. 2017 (arXiv 1607.07539, section 4) leave it out.
+
+    Examples
+    --------
+    >>> half(2, 4, "right")[0]
+    array([0., 0., 1., 1.], dtype=float32)
+    """
+    left, top = width / 2 * (side == "right"), height / 2 * (side == "bottom")
+    right, bottom = width / 2 * (1 + (side != "left")), height / 2 * (1 + (side != "top"))
+    return rectangle(height, width, left, top, right, bottom)
 
 
 def ellipse(
@@ -143,6 +168,56 @@ def random_polygon(height: int, width: int, rng: np.random.Generator) -> Mask:
     return polygon(height, width, corners)
 
 
+def random_pixels(height: int, width: int, rng: np.random.Generator, share: float = 0.8) -> Mask:
+    """Pixels by themselves, each with the chance `share`: 80 % in Yeh et al. 2017, section 4."""
+    return (rng.random((height, width)) < share).astype(np.float32)
+
+
+def random_blob(height: int, width: int, rng: np.random.Generator, share: float = 0.25) -> Mask:
+    """Patches of no shape that cover `share` of the image: the random pattern of Yeh et al. 2017, section 4.
+
+    White noise, blurred by 1/32 to 1/10 of the shorter side, cut at its own quantile.
+    """
+    sigma = rng.uniform(1 / 32, 1 / 10) * min(height, width)
+    noise = rng.standard_normal((height, width), np.float32)
+    smooth = _gaussian_matrix(height, sigma) @ noise @ _gaussian_matrix(width, sigma).T
+    return (smooth > np.quantile(smooth, 1 - share)).astype(np.float32)
+
+
+def random_strokes(height: int, width: int, rng: np.random.Generator) -> Mask:
+    """One to five strokes of a brush, each of two to five bends, 1/32 to 1/6 of the shorter side wide."""
+    y, x = _centres(height, width)
+    side = min(height, width)
+    painted = np.zeros((height, width), dtype=bool)
+    for _ in range(int(rng.integers(1, 6))):
+        radius = rng.uniform(1 / 64, 1 / 12) * side
+        angle = rng.uniform(0, 2 * np.pi)
+        x0, y0 = rng.uniform(0, 1, 2) * (width, height)
+        for _ in range(int(rng.integers(2, 6))):
+            angle += rng.normal(0, 0.7)
+            length = rng.uniform(0.1, 0.35) * side
+            dx, dy = length * np.cos(angle), length * np.sin(angle)
+            along = np.clip(((x - x0) * dx + (y - y0) * dy) / length**2, 0, 1)
+            painted |= (x - x0 - along * dx) ** 2 + (y - y0 - along * dy) ** 2 < radius**2
+            x0, y0 = x0 + dx, y0 + dy
+    return painted.astype(np.float32)
+
+
+def random_lesion(height: int, width: int, rng: np.random.Generator) -> Mask:
+    """A round patch with a wavy outline, as lesions are drawn: 1/20 to 1/5 of the shorter side in radius."""
+    y, x = _centres(height, width)
+    radius = rng.uniform(1 / 20, 1 / 5) * min(height, width)
+    cx, cy = rng.uniform(0.2, 0.8, 2) * (width, height)
+    flat, turn = rng.uniform(0.6, 1.0), rng.uniform(0, np.pi)
+    dx, dy = x - cx, y - cy
+    along, across = dx * np.cos(turn) + dy * np.sin(turn), (dy * np.cos(turn) - dx * np.sin(turn)) / flat
+    angle = np.arctan2(across, along)
+    outline = np.ones_like(angle)
+    for waves in range(2, 7):
+        outline += rng.normal(0, 0.25 / waves) * np.cos(waves * angle + rng.uniform(0, 2 * np.pi))
+    return (np.hypot(along, across) < radius * outline).astype(np.float32)
+
+
 def soften(mask: Mask, sigma: float) -> Mask:
     """Blur the edge by a Gaussian; the border of the image is continued outwards, so no dark rim appears.
 
@@ -211,6 +286,59 @@ def random_mask(
     if rng.random() < soft_share:
         mask = soften(mask, rng.uniform(0.5, 2.5) * min(height, width) / 64)
     return mask
+
+
+def random_hole(height: int, width: int, rng: np.random.Generator) -> Mask:
+    """A hole to be filled, of any kind and size: what inpainting trains with.
+
+    A sixth each are centre squares (1/4 to 3/4 of the side, every second as in the paper), halves, and single pixels
+    (50 to 95 %); the others are rectangles, ellipses and polygons, blobs, strokes and lesions, or almost everything.
+
+    Parameters
+    ----------
+    height, width : int
+        Size of the mask in pixels.
+    rng : numpy.random.Generator
+        Where the randomness comes from.
+
+    Returns
+    -------
+    ndarray of float32, (height, width)
+        0 or 1; at least one pixel of each.
+
+    Examples
+    --------
+    >>> np.unique(random_hole(64, 64, np.random.default_rng(7)))
+    array([0., 1.], dtype=float32)
+    """
+    while True:
+        mask = _any_hole(height, width, rng)
+        if 0 < mask.sum() < mask.size:
+            return mask
+
+
+def _any_hole(height: int, width: int, rng: np.random.Generator) -> Mask:
+    match int(rng.integers(12)):
+        case 0:
+            return centre_square(height, width)
+        case 1:
+            return centre_square(height, width, rng.uniform(0.25, 0.75))
+        case 2 | 3:
+            return half(height, width, SIDES[rng.integers(4)])
+        case 4 | 5:
+            return random_pixels(height, width, rng, 0.8 if rng.random() < 0.5 else rng.uniform(0.5, 0.95))
+        case 6 | 7:
+            return random_mask(height, width, rng, centre_share=0, soft_share=0)
+        case 8:
+            return random_blob(height, width, rng, rng.uniform(0.05, 0.6))
+        case 9:
+            return random_strokes(height, width, rng)
+        case 10:
+            return random_lesion(height, width, rng)
+        case _:
+            # Almost everything: what is left is a window, or a patch.
+            shape = random_rectangle if rng.random() < 0.5 else random_lesion
+            return 1 - shape(height, width, rng)
 
 
 def _centres(height: int, width: int) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
