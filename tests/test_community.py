@@ -450,7 +450,7 @@ def test_tiles_with_the_measured_radius_are_within_its_error():
     net = SRVGG(2, width=8, depth=6)
     radius, error = measured_radius(net)
     assert 0 < radius <= net.receptive_radius
-    image = community._photograph()
+    image = community._photographs()
     with torch.inference_mode():
         tile = net(image[:, :, 60:]).clamp(0, 1)[:, :, 2 * radius :]
         whole = net(image).clamp(0, 1)[:, :, 2 * (60 + radius) :]

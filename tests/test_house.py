@@ -21,7 +21,7 @@ SOURCE = ROOT / "src" / "velatura"
 
 # A floor, and the floors that it may use beside itself. `cli` and `studio` stand on top and may use all.
 _GROUND = {"errors", "tiling", "device", "image", "task", "schema", "catalog", "placement"}
-_MATHEMATICS = {"nets", "ops", "losses", "faces"}
+_MATHEMATICS = {"nets", "ops", "losses", "latent_search", "faces"}
 MAY_USE = {
     "errors": set(),
     "tiling": {"errors"},
@@ -31,11 +31,13 @@ MAY_USE = {
     "schema": {"errors", "task"},
     "catalog": {"errors"},
     "community": {"catalog", "errors", "nets"},
-    "onnx_export": {"catalog", "community", "errors", "image", "nets"},
+    "onnx_export": {"catalog", "community", "errors", "nets"},
+    "openvino_engine": {"device", "errors"},
     "samples": {"ops"},
     "ops": {"errors", "tiling"},
     "nets": {"errors", "ops", "tiling"},
     "losses": {"errors", "ops", "nets"},
+    "latent_search": {"errors", "nets", "losses"},
     "metrics": {"errors", "losses", "nets"},
     "placement": {"errors", "image", "ops"},
     "faces": _GROUND | {"nets", "ops"},
@@ -54,7 +56,7 @@ IMPURE_CALLS = {"open", "print"}
 IMPURE_OF_TORCH = {"cuda", "device", "load", "save"}
 
 # These must stay quick to import.
-WITHOUT_TORCH = ("image", "tiling", "task", "catalog", "batch", "ops", "placement")
+WITHOUT_TORCH = ("image", "tiling", "task", "catalog", "batch", "ops", "placement", "openvino_engine")
 
 # What an application has under its basename, beside tasks/X.py.
 COLUMN = (

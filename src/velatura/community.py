@@ -394,16 +394,16 @@ def _broken(name: str, reason: str, error: Exception) -> MachineError:
 def measured_radius(network: nn.Module, image: Tensor | None = None) -> tuple[int, float]:
     """Measure how far a network looks, as far as it shows.
 
-    A photograph is enlarged whole and after a part was cut away, at the upper left and at the lower right. Near the
+    Photographs are enlarged whole and after a part was cut away, at the upper left and at the lower right. Near the
     cut the results differ; the radius is where they no longer do by more than half a grey level. In a deep network it
-    is far smaller than what the layers add up to. It holds for photographs like the probe: others may differ by more.
+    is far smaller than what the layers add up to. It holds for photographs like these: others may differ by more.
 
     Parameters
     ----------
     network : nn.Module
         With ``scale`` and, if it has one, ``multiple``; see `load_upscaler`.
     image : Tensor of float32, (N, 3, H, W), optional
-        What to probe with, RGB, 0..1; by default a photograph of a face, of 160 x 160 pixels.
+        What to probe with, RGB, 0..1; by default a face and a printed page, of 160 x 160 pixels.
 
     Returns
     -------
@@ -424,7 +424,7 @@ def measured_radius(network: nn.Module, image: Tensor | None = None) -> tuple[in
     >>> measured_radius(Bicubic(2))
     (2, 0.0)
     """
-    image = _photograph() if image is None else image
+    image = _photographs() if image is None else image
     if min(image.shape[2:]) < 3 * CONTEXT:
         raise ValueError(f"got an image of {tuple(image.shape[2:])} pixels; expected at least {3 * CONTEXT} on a side")
     step = int(getattr(network, "multiple", 1))
@@ -447,9 +447,10 @@ def measured_radius(network: nn.Module, image: Tensor | None = None) -> tuple[in
     return found * step, left[found]
 
 
-def _photograph() -> Tensor:
-    """Face, hair and a flag: a Tensor (1, 3, 160, 160)."""
+def _photographs() -> Tensor:
+    """A face before a flag, and a printed page: a Tensor (2, 3, 160, 160)."""
     from skimage import data
 
-    pixels = torch.from_numpy(data.astronaut()[20 : 20 + PROBE, 140 : 140 + PROBE])
-    return pixels.permute(2, 0, 1)[None].float() / 255
+    face = torch.from_numpy(data.astronaut()[20 : 20 + PROBE, 140 : 140 + PROBE])
+    page = torch.from_numpy(data.page()[:PROBE, :PROBE, None]).expand(-1, -1, 3)
+    return torch.stack([face, page]).permute(0, 3, 1, 2).float() / 255

@@ -22,7 +22,7 @@ from torch import nn
 
 from velatura import __version__, catalog
 from velatura.catalog import Card
-from velatura.community import OURS
+from velatura.community import OURS, measured_radius
 from velatura.errors import InputError, MachineError, ModelError
 from velatura.nets.blending_gan import SIZE, BlendingGAN
 
@@ -116,6 +116,8 @@ def _notes(card: Card, network: nn.Module) -> dict[str, str]:
     if hasattr(network, "receptive_radius"):
         notes["receptive_radius"] = network.receptive_radius
         notes["multiple"] = card.arguments.get("unshuffle", 1)
+        # Runtimes cut images into tiles, and cannot measure this themselves.
+        notes["halo"] = measured_radius(network)[0]
     return {key: str(value) for key, value in notes.items()}
 
 
