@@ -22,12 +22,24 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    task: Literal["blend", "fidelity"],
+    task: Literal["blend", "upscale", "fidelity"],
     /,
     *,
-    data: Annotated[Path, Parameter(help="Folder of the sets (blend) or of the results (fidelity).")],
-    model: Annotated[str | None, Parameter(metavar="NAME|FILE", help="Default: the task's own.")] = None,
-    reference: Annotated[Path | None, Parameter(help="Folder of the originals, paired by name (fidelity).")] = None,
+    data: Annotated[
+        Path, Parameter(help="Folder of the sets (blend, upscale), of originals (upscale) or of results (fidelity).")
+    ],
+    model: Annotated[
+        tuple[str, ...],
+        Parameter(negative="", metavar="NAME|FILE", help="Default: the task's own; repeated, side by side (upscale)."),
+    ] = (),
+    reference: Annotated[
+        Path | None,
+        Parameter(help="Folder of the originals, paired by name; DATA then holds low resolutions (upscale)."),
+    ] = None,
+    scale: Annotated[Literal[2, 3, 4], Parameter(help="How many times larger (upscale).")] = 4,
+    sheet: Annotated[
+        Path | None, Parameter(metavar="DIR", help="Write a sheet for blind comparison and its key (upscale).")
+    ] = None,
     protocol: Annotated[
         Literal["rgb", "y", "y2", "y3", "y4"],
         Parameter(help="Colour space and crop of PSNR and SSIM (fidelity): y4 is the Y channel, border 4 cropped."),
@@ -52,25 +64,33 @@ def evaluate(
         raise InputError(f"--data {data}: no such folder")
     if json is not None:
         check_json(json, overwrite=overwrite, inputs=_read(data, reference, model))
+    if sheet is not None and task != "upscale":
+        raise InputError(f"--sheet belongs to evaluate upscale, not to evaluate {task}")
     if task == "fidelity":
         from velatura.metrics.fidelity import PROTOCOLS
 
-        if reference is None or model is not None:
+        if reference is None or model:
             raise InputError("evaluate fidelity compares two folders: --data RESULTS --reference ORIGINALS, no --model")
         report = evaluate_fidelity(data, reference, PROTOCOLS[protocol])
+    elif task == "upscale":
+        from velatura.cli.evaluate_upscale import evaluate_upscale
+        from velatura.tasks.upscale import MODEL
+
+        report = evaluate_upscale(model or (MODEL,), data, scale=scale, reference=reference, sheet=sheet)
     else:
         if reference is not None:
             raise InputError(f"--reference belongs to evaluate fidelity; evaluate {task} has originals of its own")
-        report = evaluate_blend(model or "blending-gan", data)
+        if len(model) > 1:
+            raise InputError(f"evaluate {task} measures one model; got {', '.join(model)}")
+        report = evaluate_blend(model[0] if model else "blending-gan", data)
     if json is not None:
         write_json(report, json, overwrite=overwrite)
     print_table(table(report))
 
 
-def _read(data: Path, reference: Path | None, model: str | None) -> Iterator[Path]:
-    """List what may be read: the model, and all that the folders hold but earlier reports."""
-    if model is not None:
-        yield Path(model)
+def _read(data: Path, reference: Path | None, models: tuple[str, ...]) -> Iterator[Path]:
+    """List what may be read: the models, and all that the folders hold but earlier reports."""
+    yield from map(Path, models)
     for folder in (data, reference):
         if folder is not None:
             yield from (path for path in folder.rglob("*") if path.suffix.lower() != ".json" and path.is_file())

@@ -30,7 +30,7 @@ from torch.optim import Adam, Optimizer
 
 from velatura import catalog
 from velatura.errors import InputError
-from velatura.metrics.fidelity import Y2, Y4, psnr, ssim
+from velatura.metrics.fidelity import Y2, Y3, Y4, psnr, ssim
 from velatura.metrics.report import bootstrap
 from velatura.nets.rrdb import RRDB
 from velatura.nets.srcnn import SRCNN, luma
@@ -71,7 +71,7 @@ __all__ = [
 
 SETS = ("sr_t91_bsds400", "sr_hr_patches")
 MEASURED = ("sr_t91_bsds400", "bsds500_")  # the set, and the beginning of the paths, of what is held out and measured
-PROTOCOLS = {2: Y2, 4: Y4}  # by scale
+PROTOCOLS = {2: Y2, 3: Y3, 4: Y4}  # by scale
 SRRESNET_ARGUMENTS = ("scale", "width", "blocks", "norm", "residual")
 RRDB_ARGUMENTS = ("scale", "width", "growth", "blocks", "tail", "residual")
 
