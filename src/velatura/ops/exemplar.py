@@ -6,8 +6,9 @@ patches are found as in Barnes et al., "PatchMatch", 2009: neighbours have neigh
 found near a good one.
 
 Differs from the papers: all pixels of the hole ask their neighbours at the same time, at distances 4, 2 and 1, not one
-after the other; the known part votes for itself; the random numbers come from a seed, so that the fill is always the
-same.
+after the other; at the end the detail of the fill is kept and its colours are those of the rim (Poisson blending);
+large holes take over their finest levels from a coarser one; the random numbers come from a seed, so that the fill is
+always the same.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from velatura.ops.poisson import membrane
+from velatura.ops.poisson import membrane, ring
 from velatura.ops.pyramid import double, halve
 
 __all__ = ["fill_by_exemplar"]
@@ -26,6 +27,7 @@ __all__ = ["fill_by_exemplar"]
 RADIUS = 3  # of a patch: 7 x 7 pixels, Wexler et al. have 5 to 7
 SMALLEST = 24  # pixels: the shorter side of the coarsest level has at least as many
 ROUNDS = (12, 8, 5, 3)  # turns of finding and voting, from the coarsest level on; the last number for all finer ones
+SEARCHED = 40_000  # patches; a level with more takes its partners over from the coarser one
 STEPS = (4, 2, 1)  # distances at which a pixel asks its neighbours
 QUANTILE = 0.5  # of the costs: their usual size; .75, as in Wexler et al., blurs grass, .2 leaves patches side by side
 CHUNK = 1 << 22  # numbers compared at a time
@@ -65,7 +67,7 @@ def fill_by_exemplar(
     while _goes_coarser(levels[-1][1]):
         levels.append(_halved(*levels[-1]))
     pixels, hole = levels[-1]
-    filled = _spanned(pixels, hole)
+    filled = said = _spanned(pixels, hole)
     offsets: np.ndarray | None = None
     for depth, (pixels, hole) in enumerate(reversed(levels)):
         if depth:
@@ -76,11 +78,17 @@ def fill_by_exemplar(
             offsets = None
             continue
         partners = search.started(offsets, rng)
-        for _ in range(ROUNDS[min(depth, len(ROUNDS) - 1)]):
+        few = len(search.places) <= SEARCHED or offsets is None
+        for _ in range(ROUNDS[min(depth, len(ROUNDS) - 1)] if few else 1):
             tick()
-            partners, costs = search.improved(filled, partners, rng)
-            search.vote(filled, partners, costs)
+            partners, costs = (
+                search.improved(filled, partners, rng) if few else (partners, search.costs(filled, partners))
+            )
+            said = search.vote(filled, partners, costs)
+            filled = np.where(hole[..., None], said, pixels)
         offsets = search.offsets(partners)
+        if depth == len(levels) - 1:
+            filled = _joined(pixels, hole, said, tick)
     return filled
 
 
@@ -99,8 +107,6 @@ class _Search:
         (H, W): whether the patch around a pixel is known altogether.
     sources : numpy.ndarray
         (m, 2): where it is.
-    hole : numpy.ndarray
-        (H, W).
     """
 
     shape: tuple[int, int]
@@ -108,7 +114,6 @@ class _Search:
     number: np.ndarray
     known: np.ndarray
     sources: np.ndarray
-    hole: np.ndarray
 
     @classmethod
     def of(cls, hole: np.ndarray) -> _Search | None:
@@ -122,7 +127,7 @@ class _Search:
             return None
         number = np.full(hole.shape, -1)
         number[tuple(places.T)] = np.arange(len(places))
-        return cls(hole.shape, places, number, known, np.argwhere(known), hole)
+        return cls(hole.shape, places, number, known, np.argwhere(known))
 
     def started(self, coarser: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
         """Take over the partners of the coarser level, (H, W, 2) of offsets, where they are allowed; else any."""
@@ -138,7 +143,7 @@ class _Search:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Let every patch try its neighbours' partners, moved, and some around its own."""
         partners = partners.copy()
-        costs = self._costs(image, partners, np.arange(len(partners)))
+        costs = self.costs(image, partners)
         for step in STEPS:
             for move in ((step, 0), (-step, 0), (0, step), (0, -step)):
                 neighbours = self._numbers(self.places - move)
@@ -150,8 +155,8 @@ class _Search:
             reach /= 2
         return partners, costs
 
-    def vote(self, image: np.ndarray, partners: np.ndarray, costs: np.ndarray) -> None:
-        """Set every pixel of the hole to the mean of what the patches over it say, the likeliest most."""
+    def vote(self, image: np.ndarray, partners: np.ndarray, costs: np.ndarray) -> np.ndarray:
+        """Give the mean of what the patches over each pixel say, the likeliest most; elsewhere the image."""
         spread = max(float(np.quantile(costs, QUANTILE)), 1e-6)
         weight = (np.exp(-costs / (2 * spread)) + 1e-6).astype(np.float32)
         total = np.zeros((*self.shape, image.shape[2]), np.float32)
@@ -162,14 +167,18 @@ class _Search:
                 y, x = self.places[:, 0] + dy, self.places[:, 1] + dx
                 total[y, x] += weight[:, None] * image[partners[:, 0] + dy, partners[:, 1] + dx]
                 weights[y, x] += weight
-        said = self.hole & (weights > 0)
-        image[said] = total[said] / weights[said][:, None]
+        said = (weights > 0)[..., None]
+        return np.where(said, total / np.where(said, weights[..., None], 1), image)
 
     def offsets(self, partners: np.ndarray) -> np.ndarray:
         """Give the partners as (H, W, 2) of offsets, for the next finer level."""
         found = np.zeros((*self.shape, 2), int)
         found[tuple(self.places.T)] = partners - self.places
         return found
+
+    def costs(self, image: np.ndarray, partners: np.ndarray) -> np.ndarray:
+        """Give the mean squared difference of every patch and its partner."""
+        return self._costs(image, partners, np.arange(len(partners)))
 
     def _numbers(self, places: np.ndarray) -> np.ndarray:
         """Index of the patch at a place; -1 where there is none."""
@@ -197,7 +206,7 @@ class _Search:
         costs[index[better]] = tried[better]
 
     def _costs(self, image: np.ndarray, partners: np.ndarray, index: np.ndarray) -> np.ndarray:
-        """Give the mean squared difference of patches and partners."""
+        """Give the mean squared difference of some patches and their partners."""
         span = np.arange(-RADIUS, RADIUS + 1)
         dy, dx = (grid.ravel() for grid in np.meshgrid(span, span, indexing="ij"))
         flat, width = image.reshape(-1, image.shape[2]), self.shape[1]
@@ -237,3 +246,10 @@ def _spanned(pixels: np.ndarray, hole: np.ndarray) -> np.ndarray:
     """Fill the hole by a membrane."""
     planes = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
     return np.ascontiguousarray(np.moveaxis(membrane(planes, hole), 0, -1))
+
+
+def _joined(pixels: np.ndarray, hole: np.ndarray, said: np.ndarray, tick: Callable[[], None]) -> np.ndarray:
+    """Take over the detail of what is said, in the colours of what is known (Perez et al. 2003)."""
+    wrong = np.where(ring(hole)[..., None], pixels - said, 0)
+    correction = membrane(np.ascontiguousarray(np.moveaxis(wrong, -1, 0)), hole, tick=tick)
+    return np.where(hole[..., None], np.clip(said + np.moveaxis(correction, 0, -1), 0, 1), pixels)
