@@ -47,7 +47,7 @@ docs:
 	$(PYTHON) -m zensical build --clean --strict
 
 bench:
-	set -e; for file in benchmarks/*.py; do echo "== $$file"; $(PYTHON) $$file; done
+	set -e; for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(PYTHON) $$file; done
 
 train:
 	@$(PYTHON) -m velatura.cli.queue

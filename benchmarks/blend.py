@@ -18,27 +18,21 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
 
-import argparse
 import functools
-import json
-import multiprocessing
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+from _common import LEVELS, Figure, command_line, cpu_seconds, in_own_process, photograph, resident
 
 from velatura.device import limit_threads
-from velatura.metrics.report import environment
 from velatura.tasks.blend import MODEL
 
-RESULT = Path(__file__).parent / "results" / "blend.json"
 DATA = os.environ.get("VELATURA_DATA", "")
 
 PEER = "opencv"
@@ -46,34 +40,6 @@ METHODS = ("paste", "gaussian-poisson", "gp-gan", "poisson", "mixed")
 SEAM_METHODS = ("gaussian-poisson", "gp-gan")
 FAR = 64  # px from the mask: the background
 DEEP = 16  # px from the seam: the inside
-LEVELS = 255  # grey levels from black to white
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """One measured value; ``runs`` are the single measurements whose median it is."""
-
-    part: str
-    name: str
-    value: float
-    unit: str
-    bar: float | None = None
-    aim: float | None = None
-    better: Literal["lower", "higher"] = "lower"
-    runs: tuple[float, ...] = ()
-
-    def reaches(self, goal: float | None) -> bool | None:
-        if goal is None:
-            return None
-        return self.value <= goal if self.better == "lower" else self.value >= goal
-
-    def __str__(self) -> str:
-        text = f"  {self.name:<58} {self.value:>10.4g} {self.unit:<12}"
-        for word, goal in (("bar", self.bar), ("aim", self.aim)):
-            if goal is not None:
-                text += f"  {word} {goal:.3g}: {'met' if self.reaches(goal) else 'MISSED'}"
-        return text
-
 
 # --- what is measured -------------------------------------------------------------------------------------------------
 
@@ -101,20 +67,6 @@ def run(method: str, model: str | None, source: np.ndarray, destination: np.ndar
     return cv2.seamlessClone(source, destination, mask.copy(), centre, cv2.NORMAL_CLONE)
 
 
-def photograph(name: str, height: int, width: int) -> np.ndarray:
-    """Enlarge a photograph of scikit-image's and give it the fine noise of a camera: (height, width, 3) uint8."""
-    import cv2
-    from skimage import data
-
-    random = np.random.default_rng(0)
-    image = cv2.resize(getattr(data, name)(), (width, height), interpolation=cv2.INTER_CUBIC)
-    for top in range(0, height, 256):
-        rows = image[top : top + 256]
-        noise = random.integers(-4, 5, rows.shape, np.int16) + random.integers(-4, 5, rows.shape, np.int16)
-        rows[:] = np.clip(rows + noise, 0, 255)
-    return image
-
-
 def ellipse(height: int, width: int, half_axis: float = 0.4) -> np.ndarray:
     """Give an elliptical mask in the middle; half-axes as a share of the sides."""
     y, x = (np.abs(np.arange(size) - (size - 1) / 2) / (half_axis * size) for size in (height, width))
@@ -131,16 +83,6 @@ def square(height: int, width: int) -> np.ndarray:
 def scene(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Source, destination and mask of the measurements of time and memory."""
     return photograph("coffee", height, width), photograph("astronaut", height, width), ellipse(height, width)
-
-
-def cpu_seconds(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, tuple[float, ...]]:
-    """Run the calls in turn, round after round, after one round that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for name, call in [*calls.items(), *list(calls.items()) * rounds]:
-        start = time.process_time()
-        call()
-        seconds[name].append(time.process_time() - start)
-    return {name: tuple(values[1:]) for name, values in seconds.items()}
 
 
 def megapixels(count: float) -> tuple[int, int]:
@@ -195,20 +137,6 @@ def growth(model: str | None, quick: bool) -> Iterator[Figure]:
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
-
-
-def resident(field: Literal["VmHWM", "VmRSS"]) -> int:
-    """Bytes of this process's resident set: its peak, or now (Linux)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) << 10
-    raise RuntimeError(f"/proc/self/status has no {field}")
-
-
-def in_own_process(function: Callable[..., Any], *args: Any) -> Any:
-    """Call in a fresh process."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *args).result()
 
 
 def working_memory(method: str, model: str | None, folder: str) -> float:
@@ -502,35 +430,6 @@ PARTS = {
 }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", metavar="PART,...", help=f"of {', '.join(PARTS)}")
-    parser.add_argument("--quick", action="store_true", help="small images")
-    parser.add_argument("--model", metavar="NAME|FILE", help="the Blending GAN; default: the shipped one")
-    given = parser.parse_args()
-    names = given.only.split(",") if given.only else list(PARTS)
-    if unknown := set(names) - set(PARTS):
-        parser.error(f"unknown part {', '.join(sorted(unknown))}; known: {', '.join(PARTS)}")
-    figures = []
-    for name in names:
-        print(f"{name}: {(PARTS[name].__doc__ or '').splitlines()[0]}", flush=True)
-        for figure in PARTS[name](given.model, given.quick):
-            print(figure, flush=True)
-            figures.append(figure)
-    if given.only or given.quick:
-        return 0
-    rows = [asdict(one) | {"met": one.reaches(one.bar), "aim_met": one.reaches(one.aim)} for one in figures]
-    result = {
-        "title": "Blending beside OpenCV's seamlessClone",
-        "protocol": " ".join((__doc__ or "").rpartition("\n\n")[2].split()),
-        "model": Path(given.model or MODEL).name,
-        "environment": environment(),
-        "figures": rows,
-    }
-    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(RESULT)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    title = "Blending beside OpenCV's seamlessClone"
+    sys.exit(command_line("blend", title, __doc__ or "", PARTS, MODEL))

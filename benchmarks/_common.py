@@ -1,0 +1,119 @@
+"""What the benchmarks share: a figure and its bar, CPU time, memory, photographs, the command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from velatura.metrics.report import environment
+
+RESULTS = Path(__file__).parent / "results"
+LEVELS = 255  # grey levels from black to white
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One measured value; ``runs`` are the single measurements whose median it is."""
+
+    part: str
+    name: str
+    value: float
+    unit: str
+    bar: float | None = None
+    aim: float | None = None
+    better: Literal["lower", "higher"] = "lower"
+    runs: tuple[float, ...] = ()
+
+    def reaches(self, goal: float | None) -> bool | None:
+        if goal is None:
+            return None
+        return self.value <= goal if self.better == "lower" else self.value >= goal
+
+    def __str__(self) -> str:
+        text = f"  {self.name:<58} {self.value:>10.4g} {self.unit:<12}"
+        for word, goal in (("bar", self.bar), ("aim", self.aim)):
+            if goal is not None:
+                text += f"  {word} {goal:.3g}: {'met' if self.reaches(goal) else 'MISSED'}"
+        return text
+
+
+Part = Callable[[str | None, bool], Iterator[Figure]]
+
+
+def photograph(name: str, height: int, width: int) -> np.ndarray:
+    """Enlarge a photograph of scikit-image's and give it the fine noise of a camera: (height, width, 3) uint8."""
+    import cv2
+    from skimage import data
+
+    random = np.random.default_rng(0)
+    image = cv2.resize(getattr(data, name)(), (width, height), interpolation=cv2.INTER_CUBIC)
+    for top in range(0, height, 256):
+        rows = image[top : top + 256]
+        noise = random.integers(-4, 5, rows.shape, np.int16) + random.integers(-4, 5, rows.shape, np.int16)
+        rows[:] = np.clip(rows + noise, 0, 255)
+    return image
+
+
+def cpu_seconds(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, tuple[float, ...]]:
+    """Run the calls in turn, round after round, after one round that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for name, call in [*calls.items(), *list(calls.items()) * rounds]:
+        start = time.process_time()
+        call()
+        seconds[name].append(time.process_time() - start)
+    return {name: tuple(values[1:]) for name, values in seconds.items()}
+
+
+def resident(field: Literal["VmHWM", "VmRSS"]) -> int:
+    """Bytes of this process's resident set: its peak, or now (Linux)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) << 10
+    raise RuntimeError(f"/proc/self/status has no {field}")
+
+
+def in_own_process(function: Callable[..., Any], *args: Any) -> Any:
+    """Call in a fresh process."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
+
+
+def command_line(name: str, title: str, text: str, parts: Mapping[str, Part], model: str) -> int:
+    """Run the parts that are asked for; all of them write ``results/NAME.json``."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", metavar="PART,...", help=f"of {', '.join(parts)}")
+    parser.add_argument("--quick", action="store_true", help="small images")
+    parser.add_argument("--model", metavar="NAME|FILE", help=f"default: {model}")
+    given = parser.parse_args()
+    chosen = given.only.split(",") if given.only else list(parts)
+    if unknown := set(chosen) - set(parts):
+        parser.error(f"unknown part {', '.join(sorted(unknown))}; known: {', '.join(parts)}")
+    figures = []
+    for part in chosen:
+        print(f"{part}: {(parts[part].__doc__ or '').splitlines()[0]}", flush=True)
+        for figure in parts[part](given.model, given.quick):
+            print(figure, flush=True)
+            figures.append(figure)
+    if given.only or given.quick:
+        return 0
+    rows = [asdict(one) | {"met": one.reaches(one.bar), "aim_met": one.reaches(one.aim)} for one in figures]
+    result = {
+        "title": title,
+        "protocol": " ".join(text.rpartition("\n\n")[2].split()),
+        "model": Path(given.model or model).name,
+        "environment": environment(),
+        "figures": rows,
+    }
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(path)
+    return 0
