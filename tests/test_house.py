@@ -41,7 +41,7 @@ MAY_USE = {
     "metrics": {"errors", "losses", "nets"},
     "placement": {"errors", "image", "ops"},
     "faces": _GROUND | {"nets", "ops"},
-    "training": {"catalog", "errors", "losses", "metrics", "nets", "ops"},
+    "training": {"catalog", "errors", "faces", "losses", "metrics", "nets", "ops"},
     "tasks": _GROUND | _MATHEMATICS | {"community"},
     "pipeline": _GROUND | _MATHEMATICS | {"tasks"},
     "batch": _GROUND | _MATHEMATICS | {"tasks", "pipeline", "engines"},

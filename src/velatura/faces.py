@@ -27,7 +27,7 @@ from scipy.ndimage import map_coordinates, spline_filter
 
 from velatura.errors import InputError
 from velatura.ops.resize import RowResize, resize
-from velatura.tiling import tiles
+from velatura.tiling import Tile, tiles
 
 if TYPE_CHECKING:
     from velatura.image import Picture
@@ -58,7 +58,8 @@ TEMPLATE: Points = np.array([[0.347, 0.427], [0.653, 0.427], [0.5, 0.599], [0.36
 SHARE = 64  # of the picture's longer side: the default for the smallest face, so that the first look has 1,024 pixels
 THRESHOLD = 0.5  # smallest score of a face
 OVERLAP, SAME = 0.3, 0.6  # intersection over union of finds of one face, and of those whose mean is taken
-SIDE = 640  # pixels of a tile, without its halo
+SIDE = 512  # pixels of a tile, without its halo
+STRIDE = 8  # of the net; `velatura.nets.face_finder` says so, too, but loads torch
 REACH = 12  # pixels beyond what a warp needs: the cubic spline's prefilter falls to .27 with each, so below 1e-6
 PAD = 12  # pixels by which the border goes on before the prefilter, as in scipy's own mode "nearest"
 BAND_ROWS = 64  # rows of a warp whose places, in float64, exist at a time
@@ -113,7 +114,7 @@ class Transform(NamedTuple):
 
     def inverse(self) -> Transform:
         """From the crop back to the picture."""
-        back = np.linalg.inv(self.matrix)
+        back = np.linalg.inv(self.matrix).astype(np.float64)
         return Transform(back, -back @ self.offset)
 
 
@@ -172,34 +173,40 @@ def find_faces(
     ModelError
         The weights are missing or damaged.
     """
-    import torch
-
-    from velatura.nets.face_finder import BAND, STRIDE, cells, decode
+    from velatura.nets.face_finder import BAND
 
     pixels = _pixels(picture)
     smallest = max(BAND[0], max(pixels.shape[:2]) / SHARE) if smallest is None else smallest
     if smallest < BAND[0] or not 0 < threshold < 1:
         raise InputError(f"got smallest {smallest}, threshold {threshold}; expected {BAND[0]:g} or more, and 0..1")
     net = load_finder() if finder is None else finder
-    device = next(net.parameters()).device
-    halo = -(-net.receptive_radius // STRIDE) * STRIDE
     found = []
     for level in _levels(pixels, BAND[0] / smallest, BAND[1]):
-        for tile in tiles(*level.shape[:2], SIDE, halo):
-            seen = torch.from_numpy(_floats(level[tile.outer]).transpose(2, 0, 1)[None]).to(device)
-            with torch.inference_mode():
-                maps = net(seen)
-                boxes, landmarks = decode(maps, cells(*seen.shape[-2:], device))
-            values = torch.cat([boxes[0], landmarks[0].flatten(0, 1), maps[0, :1].sigmoid()]).cpu().numpy()
-            inner = tuple(slice(part.start // STRIDE, -(-part.stop // STRIDE)) for part in tile.crop)
-            values = values[:, *inner].reshape(15, -1)
-            values = values[:, values[14] >= threshold].T.astype(np.float64)
-            places = values[:, :14].reshape(-1, 7, 2) + (tile.outer_cols[0], tile.outer_rows[0])
-            values[:, :14] = (places * (pixels.shape[1] / level.shape[1], pixels.shape[0] / level.shape[0])).reshape(
-                -1, 14
-            )
-            found.append(values)
+        ratio = np.array([pixels.shape[1] / level.shape[1], pixels.shape[0] / level.shape[0]])
+        for tile in tiles(level.shape[0], level.shape[1], SIDE, -(-net.receptive_radius // STRIDE) * STRIDE):
+            rows = _look(net, level, tile, threshold)
+            rows[:, :14] = (rows[:, :14].reshape(-1, 7, 2) * ratio).reshape(-1, 14)
+            found.append(rows)
     return [_face(row) for row in suppress(np.concatenate(found))]
+
+
+def _look(net: FaceFinder, level: np.ndarray, tile: Tile, threshold: float) -> Points:
+    """Find what a tile of one level holds, (n, 15): box, landmarks, score."""
+    import torch
+
+    from velatura.nets.face_finder import cells, decode
+
+    device = next(net.parameters()).device
+    seen = torch.from_numpy(_floats(level[tile.outer]).transpose(2, 0, 1)[None]).to(device)
+    with torch.inference_mode():
+        maps = net(seen)
+        boxes, landmarks = decode(maps, cells(*seen.shape[2:4], device=device))
+        values = torch.cat([boxes[0], landmarks[0].flatten(0, 1), maps[0, :1].sigmoid()]).cpu().numpy()
+    rows, cols = (slice(part.start // STRIDE, -(-part.stop // STRIDE)) for part in tile.crop)
+    values = values[:, rows, cols].reshape(15, -1).astype(np.float64)
+    values = values[:, values[14] >= threshold].T
+    start = np.tile([tile.outer_cols[0], tile.outer_rows[0]], 7)
+    return np.concatenate([values[:, :14] + start, values[:, 14:]], axis=1)
 
 
 def load_finder(name_or_path: str | Path = "face-finder", device: str = "cpu") -> FaceFinder:
@@ -433,6 +440,7 @@ def paste(picture: Picture | np.ndarray, window: Window) -> np.ndarray:
     ndarray
         Like the picture's pixels; bit for bit the same where the window's mask is 0.
     """
+    given = np.asarray(getattr(picture, "pixels", picture))
     result = _pixels(picture).copy()
     part = result[window.rows, window.cols]
     white = _white(part.dtype)
@@ -440,7 +448,7 @@ def paste(picture: Picture | np.ndarray, window: Window) -> np.ndarray:
     mixed = part * (1 - weight) + window.pixels * white * weight
     mixed = np.rint(mixed.clip(0, white)) if part.dtype.kind == "u" else mixed
     part[:] = np.where(weight > 0, mixed.astype(part.dtype), part)
-    return result.reshape(np.shape(getattr(picture, "pixels", picture)))
+    return result.reshape(given.shape)
 
 
 def _warped(pixels: np.ndarray, transform: Transform, height: int, width: int, order: int = 3) -> Floats:
@@ -465,7 +473,10 @@ def _warped(pixels: np.ndarray, transform: Transform, height: int, width: int, o
     planes = np.asarray(window, np.float32).transpose(2, 0, 1) / np.float32(_white(pixels.dtype))
     if order > 1:
         planes = np.pad(planes, ((0, 0), (PAD, PAD), (PAD, PAD)), mode="edge")
-        planes = np.stack([spline_filter(plane, order, np.float32, mode="mirror") for plane in planes])
+        filtered = np.empty_like(planes)
+        for plane, kept in zip(planes, filtered, strict=True):
+            spline_filter(plane, order, kept, mode="mirror")  # pyright: ignore[reportArgumentType]
+        planes = filtered
         to_window = Transform(to_window.matrix, to_window.offset + PAD)
     result = np.empty((height, width, len(planes)), np.float32)
     for start in range(0, height, BAND_ROWS):

@@ -23,6 +23,7 @@ RECIPES = {
     "esrgan": ("upscale_gan", "TrainESRGAN", "ESRGANConfig"),
     "esrgan-photo": ("upscale_gan", "TrainESRGANPhoto", "ESRGANPhotoConfig"),
     "esrgan-psnr": ("upscale", "TrainRRDB", "RRDBConfig"),
+    "face-finder": ("faces", "TrainFaceFinder", "FaceFinderConfig"),
     "features": ("features", "TrainFeatures", "FeaturesConfig"),
     "srcnn": ("upscale", "TrainSRCNN", "SRCNNConfig"),
     "srgan": ("upscale_gan", "TrainSRGAN", "SRGANConfig"),
