@@ -411,8 +411,9 @@ def warp_back(
     rows, cols = crop.shape[:2]
     back = transform.inverse()
     corners = back([[0, 0], [cols, 0], [0, rows], [cols, rows]])
-    left, top = np.floor(corners.min(0)).astype(int).clip(0)
-    right, bottom = np.minimum(np.ceil(corners.max(0)).astype(int), (width, height))
+    # A crop that ends with a pixel does not touch the next, whatever the last digits say.
+    left, top = np.floor(corners.min(0) + 1e-6).astype(int).clip(0)
+    right, bottom = np.minimum(np.ceil(corners.max(0) - 1e-6).astype(int), (width, height))
     if left >= right or top >= bottom:
         raise InputError(f"the crop lies outside the picture of {width}x{height}; expected one made of it")
     there = Transform(back.matrix, back.offset - (left, top))
