@@ -111,7 +111,9 @@ def floats(image: np.ndarray) -> np.ndarray:
 
 def models(model: str | None) -> list[str | None]:
     """Name what can be measured: a file that was given, else all that is shipped; and the kernels."""
-    shipped = [card.name for card in catalog.cards() if card.task == "upscale"]
+    from velatura.community import OURS
+
+    shipped = [card.name for card in catalog.cards() if card.task == "upscale" and card.architecture in OURS]
     return [*([model] if model else shipped), *KERNELS]
 
 
@@ -364,7 +366,7 @@ def large(model: str | None, quick: bool) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         for count in (1, 4) if quick else (25, 100):
             side = round((count * 1e6) ** 0.5) // 4
-            source = f"{folder}/{count}.png"
+            source = f"{folder}/photograph-{count}.png"
             save_image(open_image(photograph("astronaut", side, side)), source)
             jobs: dict[str, tuple[Any, ...]] = {
                 f"{suffix}, {count} megapixels": (

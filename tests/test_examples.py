@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from velatura.catalog import cards
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -30,6 +32,20 @@ def test_blend(tmp_path: Path):
     assert np.array_equal(np.asarray(Image.open(folder / "blended.tif")), methods[-1])
     assert [path.name for path in tmp_path.iterdir()] == ["velatura-example"]
     run("blend.py", tmp_path)  # a second time
+
+
+@pytest.mark.skipif(all(card.name != "srresnet" for card in cards()), reason="srresnet is not shipped yet")
+def test_upscale(tmp_path: Path):
+    said = run("upscale.py", tmp_path)
+    assert "enlarged: ndarray, (320, 320, 3), uint8" in said
+    assert "upscaling: 320 of 320 rows" in said
+    assert "refused: option 'scale'" in said
+    folder = tmp_path / "velatura-example"
+    sizes = {path.name: Image.open(path).size for path in folder.iterdir()}
+    assert sizes["wide.tif"] == (200, 200)
+    assert sizes["evidence.png"] == sizes["consistent.png"] == (320, 320)
+    assert [path.name for path in tmp_path.iterdir()] == ["velatura-example"]
+    run("upscale.py", tmp_path)  # a second time
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion
 
 from velatura import blend
-from velatura.samples import SCENES, soft_mask
+from velatura.samples import SCENES, SHRUNK, soft_mask
 
 
 @pytest.mark.parametrize("name", SCENES)
@@ -65,6 +65,17 @@ def test_light_has_a_known_answer():
     assert error("gp-gan") < 0.5 * min(pasted, error("poisson"))
 
 
+@pytest.mark.parametrize("name", SHRUNK)
+def test_what_was_shrunk_can_be_enlarged_again(name: str):
+    photograph, again = SHRUNK[name](), SHRUNK[name]()
+    small, original = photograph.small, photograph.original
+    assert small.dtype == original.dtype == np.uint8
+    assert tuple(4 * side for side in small.shape[:2]) == original.shape[:2]
+    assert np.array_equal(small, again.small)
+    assert np.abs(small.mean((0, 1)) - original.mean((0, 1))).max() < 0.5
+    assert original.std() > 30
+
+
 def test_corners_outside_are_cut_off():
     mask = soft_mask(np.zeros((4, 6, 3), np.uint8), [(-5, -5), (2, -5), (2, 9), (-5, 9)], softness=0)
     assert np.array_equal(mask[0], [255, 255, 255, 0, 0, 0])
@@ -76,8 +87,8 @@ import socket, sys
 def refuse(*_, **__): raise AssertionError("the network is asked")
 socket.socket.connect = refuse
 sys.modules["pooch"] = None  # scikit-image's downloader
-from velatura.samples import SCENES
-for make in SCENES.values(): make()
+from velatura.samples import SCENES, SHRUNK
+for make in (*SCENES.values(), *SHRUNK.values()): make()
 print("torch" in sys.modules)
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -1,7 +1,8 @@
 """Scenes made from the photographs that come with scikit-image, for the demo, the examples and the docs.
 
 Nothing is downloaded: the photographs lie inside the scikit-image package. A scene is a piece of one photograph, the
-mask that cuts it out, and its place in another photograph, as `velatura.blend` takes them.
+mask that cuts it out, and its place in another photograph, as `velatura.blend` takes them. A photograph that was shrunk
+is what `velatura.upscale` has to give back.
 """
 
 from __future__ import annotations
@@ -17,7 +18,20 @@ from skimage import data
 from velatura.ops.relight import identity_light, relight
 from velatura.ops.resize import resize
 
-__all__ = ["SCENES", "Scene", "cat", "galaxies", "launch", "light", "soft_mask"]
+__all__ = [
+    "SCENES",
+    "SHRUNK",
+    "Scene",
+    "Shrunk",
+    "cat",
+    "cup",
+    "face",
+    "fur",
+    "galaxies",
+    "launch",
+    "light",
+    "soft_mask",
+]
 
 Pixels = NDArray[np.uint8]
 Point = tuple[float, float]
@@ -98,6 +112,54 @@ def light() -> Scene:
 
 #: All scenes, by the names that the demo gives their folders.
 SCENES: dict[str, Callable[[], Scene]] = {scene.__name__: scene for scene in (galaxies, cat, launch, light)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shrunk:
+    """A photograph and what shrinking left of it.
+
+    Attributes
+    ----------
+    title : str
+        What is shown, in a few words.
+    original : numpy.ndarray
+        (4 h, 4 w, 3) uint8.
+
+    Examples
+    --------
+    >>> from velatura import upscale
+    >>> photograph = face()
+    >>> upscale(photograph.small, model="bicubic").image.shape == photograph.original.shape
+    True
+    """
+
+    title: str
+    original: Pixels
+
+    @property
+    def small(self) -> Pixels:
+        """A quarter as high and wide, (h, w, 3) uint8, by antialiased bicubic."""
+        height, width = self.original.shape[:2]
+        return np.rint(resize(self.original, height // 4, width // 4).clip(0, 255)).astype(np.uint8)
+
+
+def face() -> Shrunk:
+    """A face: eyes, teeth, hair, letters on a patch."""
+    return Shrunk("a face", data.astronaut()[:320, 40:360])
+
+
+def cup() -> Shrunk:
+    """A cup of coffee: smooth china, a sharp rim, the grain of wood."""
+    return Shrunk("a cup of coffee", data.coffee()[40:360, 130:530])
+
+
+def fur() -> Shrunk:
+    """A cat: an eye, whiskers, and fur that nobody can know."""
+    return Shrunk("a cat's fur", data.chelsea()[20:276, 90:410])
+
+
+#: All photographs that were shrunk, by the names that the demo gives their folders.
+SHRUNK: dict[str, Callable[[], Shrunk]] = {one.__name__: one for one in (face, cup, fur)}
 
 
 def soft_mask(image: Pixels, outline: Sequence[Point], softness: float) -> Pixels:

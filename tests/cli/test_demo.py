@@ -18,6 +18,7 @@ from velatura.cli.demo import contact_sheet
 def _one_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(samples, "SCENES", {"cat": samples.cat})
+    monkeypatch.setattr(samples, "SHRUNK", {"face": samples.face})
 
 
 def test_pictures_and_words(capsys: pytest.CaptureFixture[str]):
@@ -31,6 +32,18 @@ def test_pictures_and_words(capsys: pytest.CaptureFixture[str]):
     assert all(picture.shape == scene.destination.shape for picture in made.values())
     assert not np.array_equal(made["paste"], made["poisson"])
     assert f"{folder / 'sheet.jpg'}: a cat in the coffee" in said
+
+    enlarged = Path("my pictures/upscale/face")
+    photograph = samples.face()
+    assert np.array_equal(np.asarray(Image.open(enlarged / "small.png")), photograph.small)
+    assert np.asarray(Image.open(enlarged / "bicubic.png")).shape == photograph.original.shape
+    assert np.asarray(Image.open(enlarged / "evidence.png")).shape == photograph.original.shape[:2]
+    assert f"{enlarged / 'sheet.jpg'}: a face" in said
+
+    command = next(line for line in said.splitlines() if line.startswith("  velatura upscale"))
+    words = shlex.split(command)[1:]
+    assert main(words) == 0
+    assert Path("face.png").read_bytes() == (enlarged / f"{words[words.index('--model') + 1]}.png").read_bytes()
 
     command = next(line for line in said.splitlines() if line.startswith("  velatura blend"))
     assert main(shlex.split(command)[1:]) == 0
