@@ -3,6 +3,7 @@
 docs/images/banner.jpg           two scenes, pasted and blended, for the readme
 docs/images/blend-methods.jpg    all scenes by each method
 docs/images/blend-seams.jpg      the seam in close-up
+docs/images/inpaint-texture.jpg  holes filled with the image's own patches
 """
 
 import io
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from velatura import Blend
+from velatura import Blend, inpaint
 from velatura.cli.demo import contact_sheet
 from velatura.samples import SCENES
 
@@ -45,6 +46,23 @@ def cut(picture: np.ndarray, view: tuple[int, int, int]) -> np.ndarray:
     return picture[top : top + width * 2 // 3, left : left + width]
 
 
+def filled() -> Image.Image:
+    """Rows of the hole, ours, and OpenCV's Telea."""
+    import cv2
+    from skimage import data
+
+    brick = np.repeat(data.brick()[:300, :450, None], 3, 2)
+    scenes = [(brick, (120, 90, 90, 90)), (data.chelsea(), (20, 20, 110, 70)), (data.rocket(), (330, 180, 70, 90))]
+    rows = []
+    for photo, (x, y, width, height) in scenes:
+        mask = np.zeros(photo.shape[:2], np.uint8)
+        mask[y : y + height, x : x + width] = 255
+        shown = np.where(mask[..., None] > 0, np.uint8(255), photo)
+        cells = [shown, inpaint(photo, mask).image, cv2.inpaint(photo, mask, 5, cv2.INPAINT_TELEA)]
+        rows.append(np.hstack([np.asarray(Image.fromarray(cell).resize((360, 240))) for cell in cells]))
+    return Image.fromarray(np.vstack(rows))
+
+
 def save(picture: Image.Image, name: str) -> None:
     """Write a JPEG in the best quality that fits."""
     encoded, quality = b"", 96
@@ -71,6 +89,7 @@ def main() -> None:
         "blended (poisson)": cut(made["galaxies"]["poisson"], VIEWS["galaxies"]),
     }
     save(contact_sheet([shown], width=380, text=16), "banner.jpg")
+    save(filled(), "inpaint-texture.jpg")
 
 
 if __name__ == "__main__":

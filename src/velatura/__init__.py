@@ -13,9 +13,11 @@ __version__ = "0.1.0"
 _HOMES = {
     "Blend": "velatura.tasks.blend",
     "blend": "velatura.tasks.blend",
+    "inpaint": "velatura.tasks.inpaint",
     "Upscale": "velatura.tasks.upscale",
     "upscale": "velatura.tasks.upscale",
     "Cancelled": "velatura.errors",
+    "Inpaint": "velatura.tasks.inpaint",
     "InputError": "velatura.errors",
     "MachineError": "velatura.errors",
     "ModelError": "velatura.errors",
@@ -26,6 +28,7 @@ _HOMES = {
 __all__ = [
     "Blend",
     "Cancelled",
+    "Inpaint",
     "InputError",
     "MachineError",
     "ModelError",
@@ -34,6 +37,7 @@ __all__ = [
     "VelaturaError",
     "__version__",
     "blend",
+    "inpaint",
     "upscale",
 ]
 
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
     from velatura.errors import Cancelled, InputError, MachineError, ModelError, VelaturaError
     from velatura.task import Result
     from velatura.tasks.blend import Blend, blend
+    from velatura.tasks.inpaint import Inpaint, inpaint
     from velatura.tasks.upscale import Upscale, upscale
 
 

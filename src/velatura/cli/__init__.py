@@ -60,7 +60,7 @@ _PACKAGE = Path(__file__).parents[1]
 
 app = App(
     name="velatura",
-    help="Generative image editing: blend, upscale, train, measure. On a CPU, offline.",
+    help="Generative image editing: blend, upscale, inpaint, train, measure. On a CPU, offline.",
     usage="Usage: velatura COMMAND [options]",
     help_format="plaintext",
     help_epilogue=_EPILOGUE,
@@ -74,6 +74,7 @@ app = App(
 )
 app.command("velatura.cli.blend:blend", name="blend", group=_IMAGES, help="Put a piece of one photograph into another.")
 app.command("velatura.cli.upscale:upscale", name="upscale", group=_IMAGES, help="Enlarge a photograph.")
+app.command("velatura.cli.inpaint:inpaint", name="inpaint", group=_IMAGES, help="Fill holes in a photograph.")
 app.command("velatura.cli.train:train", name="train", group=_MODELS, help="Train a model from a recipe.")
 app.command("velatura.cli.evaluate:evaluate", name="evaluate", group=_MODELS, help="Measure a model on your images.")
 app.command("velatura.cli.models:models", name="models", group=_MODELS, help="List, show, verify, export the models.")

@@ -1,0 +1,19 @@
+"""``velatura inpaint``."""
+
+from __future__ import annotations
+
+from velatura.cli.common import image_command
+from velatura.tasks.inpaint import Inpaint
+
+__all__ = ["inpaint"]
+
+inpaint = image_command(
+    Inpaint,
+    by_flag=("mask",),
+    examples="""
+    velatura inpaint photo.jpg --mask hole.png -o filled.jpg
+    velatura inpaint photo.jpg --box 420,310,80,60 -o filled.jpg
+    velatura inpaint painted.png --mask-color #ff00ff -o filled.png
+    velatura inpaint photos/ --mask masks/ -o filled/      (a batch)
+    """,
+)
