@@ -3,6 +3,8 @@
 docs/images/banner.jpg           two scenes, pasted and blended, for the readme
 docs/images/blend-methods.jpg    all scenes by each method
 docs/images/blend-seams.jpg      the seam in close-up
+docs/images/upscale-models.jpg   shrunk photographs, enlarged by every model
+docs/images/upscale-evidence.jpg a result and the map of what of it is supposed
 docs/images/inpaint-texture.jpg  holes filled with the image's own patches
 """
 
@@ -12,9 +14,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from velatura import Blend, inpaint
+from velatura import Blend, Upscale, inpaint
+from velatura.catalog import cards
 from velatura.cli.demo import contact_sheet
-from velatura.samples import SCENES
+from velatura.community import OURS
+from velatura.samples import SCENES, SHRUNK, face
 
 IMAGES = Path(__file__).parent / "images"
 METHODS = ("paste", "poisson", "gaussian-poisson", "gp-gan")
@@ -23,6 +27,10 @@ LARGEST = 150_000  # bytes of one picture: they live in the repository
 # Left, top and width of what is shown, in pixels of the destination; 3:2.
 VIEWS = {"galaxies": (80, 0, 480), "cat": (0, 10, 600), "launch": (0, 0, 524), "light": (20, 0, 470)}
 SEAMS = {"galaxies": (230, 50, 150), "cat": (130, 250, 150), "launch": (40, 180, 210), "light": (30, 90, 180)}
+
+# Top and left of what is shown of an enlarged photograph, pixels.
+DETAILS = {"face": (70, 130), "cup": (70, 40), "fur": (60, 40)}
+DETAIL = 128  # px
 
 
 def blended() -> dict[str, dict[str, np.ndarray]]:
@@ -63,6 +71,28 @@ def filled() -> Image.Image:
     return Image.fromarray(np.vstack(rows))
 
 
+def enlarged() -> Image.Image:
+    """Details of shrunk photographs by bicubic and every model that is shipped, beside the originals."""
+    shipped = [card.name for card in cards() if card.task == "upscale" and card.architecture in OURS]
+    tasks = {name: Upscale(name) for name in ("bicubic", *shipped)}
+    rows = []
+    for name, make in SHRUNK.items():
+        photograph, (top, left) = make(), DETAILS[name]
+        made = {model: task(photograph.small).image for model, task in tasks.items()}
+        pixels = photograph.small.repeat(4, 0).repeat(4, 1)
+        whole = {"shrunk": pixels, **made, "original": photograph.original}
+        shown = {what: one[top : top + DETAIL, left : left + DETAIL] for what, one in whole.items()}
+        rows.append({what: one.repeat(2, 0).repeat(2, 1) for what, one in shown.items()})
+    return contact_sheet(rows, width=2 * DETAIL, text=15)
+
+
+def evidence() -> Image.Image:
+    """A face by the usual model (bicubic, until there is one), and what of it is supposed."""
+    known = any(card.name == Upscale.default_model for card in cards())
+    result = Upscale(Upscale.default_model if known else "bicubic")(face().small, evidence=True)
+    return contact_sheet([{"enlarged": result.image, "evidence": result.maps["evidence"].pixels[..., 0]}], width=360)
+
+
 def save(picture: Image.Image, name: str) -> None:
     """Write a JPEG in the best quality that fits."""
     encoded, quality = b"", 96
@@ -89,6 +119,8 @@ def main() -> None:
         "blended (poisson)": cut(made["galaxies"]["poisson"], VIEWS["galaxies"]),
     }
     save(contact_sheet([shown], width=380, text=16), "banner.jpg")
+    save(enlarged(), "upscale-models.jpg")
+    save(evidence(), "upscale-evidence.jpg")
     save(filled(), "inpaint-texture.jpg")
 
 

@@ -8,6 +8,8 @@ A table stands between two comments; what is between them is replaced::
     <!-- table: benchmark blend-speed -->  a part of what `make bench` measured (benchmarks/results/NAME.json)
     <!-- end -->
 
+Where nothing was measured yet, it says so.
+
 ``python docs/tables.py --check`` changes nothing and fails if a table is stale.
 """
 
@@ -16,13 +18,21 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from velatura import catalog, schema
 from velatura.metrics.report import markdown, read_json
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS.parent / "benchmarks" / "results"
+UNKNOWN = "*Not measured yet.*"
 TABLE = re.compile(r"(<!-- table: (\w+)(?: ([\w-]+))? -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def measured(name: str) -> dict[str, Any] | None:
+    """Read a file of results; None if nobody has measured yet."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def options(task: str) -> str:
@@ -44,14 +54,17 @@ def models() -> str:
 
 def scores(model: str) -> str:
     """Make the table of what was measured of a model."""
-    return markdown(read_json(json.loads((RESULTS / f"evaluate-{model}.json").read_text(encoding="utf-8"))))
+    found = measured(f"evaluate-{model}")
+    return markdown(read_json(found)) if found else UNKNOWN
 
 
 def benchmark(name: str) -> str:
     """Make the table of one part of a benchmark."""
     name, _, part = name.rpartition("-")
-    figures = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["figures"]
-    figures = [figure for figure in figures if figure["part"] == part]
+    found = measured(name)
+    if not found:
+        return UNKNOWN
+    figures = [figure for figure in found["figures"] if figure["part"] == part]
     goals = [("bar", "met"), ("aim", "aim_met")] if any(figure["bar"] is not None for figure in figures) else []
     rows = ["| | Measured |" + " Bar | Aim |" * bool(goals), "|---|---:|" + "---|---|" * bool(goals)]
     for figure in figures:

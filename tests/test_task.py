@@ -73,6 +73,12 @@ def test_table_is_what_the_params_declare():
     assert expected(InvertParams.model_fields["pause"]) == "at least 0 s"
 
 
+def test_maps_are_files_in_the_table():
+    *options, last = options_table(Traced).splitlines()
+    assert options == params_table(InvertParams).splitlines()
+    assert last == "| `--change` |  | a file | how much was changed where |"
+
+
 # --- work ------------------------------------------------------------------------------------------------------------
 
 

@@ -101,8 +101,16 @@ def json_schema(task: type[Task]) -> dict[str, Any]:
 
 
 def options_table(task: type[Task]) -> str:
-    """Write the options of a task as a table in Markdown; `params_table` of its ``Params``."""
-    return params_table(task.Params)
+    """Write the options of a task as a table in Markdown: `params_table` of its ``Params``, and its maps.
+
+    On the command line a map takes the file to write.
+    """
+    beside = {output.name for output in task.outputs}
+    lines = params_table(task.Params).splitlines()
+    names = [None, None, *task.Params.model_fields]
+    rows = [line for name, line in zip(names, lines, strict=True) if name not in beside]
+    rows += [f"| `--{one.name.replace('_', '-')}` |  | a file | {_cell(one.help)} |" for one in task.outputs]
+    return "\n".join(rows)
 
 
 def params_table(params: type[Params]) -> str:
