@@ -10,6 +10,7 @@ import torch
 from lightning.fabric import Fabric
 from PIL import Image
 from safetensors import safe_open
+from scipy.signal import periodogram
 from skimage.data import astronaut
 from torch.nn import functional
 
@@ -89,11 +90,19 @@ def start(make, data_folder, tmp_path):
     return make_start
 
 
-def uneven(images, axis):
-    """How much the steps from pixels 0, 4, 8 ... to the next differ from those from 1, 5, 9 ..., and so on."""
-    steps = np.abs(np.diff(images, axis=2 + axis)).mean(axis=(0, 1, 3 - axis))
-    places = np.array([np.mean([step for i, step in enumerate(steps) if i % 4 == place]) for place in range(4)])
-    return ((places / places.mean() - 1) ** 2).mean()
+def peaks(images):
+    """Power of luma at a quarter and a half of the sampling rate over that around, in dB, by scipy's periodogram."""
+    luma = np.tensordot([0.299, 0.587, 0.114], images.astype(float), (0, 1))
+    found = []
+    for axis in (1, 2):
+        _, power = periodogram(luma, axis=axis, window="hann", detrend=False, scaling="spectrum")
+        power = power.mean((0, 3 - axis))
+        power[-1] *= 2  # one-sided: all frequencies but the last are counted twice
+        size = luma.shape[axis]
+        for at in (size // 4, size // 2):
+            around = [*power[at - 10 : at - 3], *power[at + 4 : at + 11]]
+            found.append(10 * np.log10(power[at - 1 : at + 2].mean() / np.mean(around)))
+    return found
 
 
 def training_of(recipe):
@@ -165,7 +174,7 @@ def test_what_a_step_says_is_what_the_losses_are(make):
         "pixel": (made - high).abs().mean(),
         "color": (shrunk[0] - shrunk[1]).abs().mean(),
         "variation": sum(steps),
-        "grid": uneven(made.numpy(), 0) + uneven(made.numpy(), 1),
+        "grid": np.mean([max(0, peak) for peak in peaks(made.numpy())]),
         "content": 0.5 * (ours["stride2"] - theirs["stride2"]).square().mean()
         + 2 * (ours["stride8"] - theirs["stride8"]).square().mean(),
         "adversarial": -(1 - to_real).log().mean() - to_fake.log().mean(),
@@ -173,7 +182,7 @@ def test_what_a_step_says_is_what_the_losses_are(make):
     }
     said = recipe.step(training_of(recipe), (low, high), 0)
     assert {name: float(value) for name, value in said.items()} == pytest.approx(
-        {name: float(value) for name, value in expected.items()}, rel=1e-4
+        {name: float(value) for name, value in expected.items()}, rel=1e-3
     )
 
 
@@ -307,22 +316,21 @@ def test_figures_by_other_formulas(make):
 
 
 def test_lines_are_pressed_out():
-    """Down the slope of `unevenness`, a pattern fades and the photograph stays."""
+    """Down the slope of what stands out, lines fade and the photograph stays."""
     photograph = torch.from_numpy(astronaut()[None, :128, :128] / 255).permute(0, 3, 1, 2).float()
     lines = torch.zeros_like(photograph)
-    lines[:, :, ::4] = 0.03
+    lines[:, :, ::2] = 0.03
     image = (photograph + lines).requires_grad_()
-    assert (
-        float(upscale_gan.unevenness(photograph, 4)) < 0.002 < 0.02 < float(upscale_gan.unevenness(image, 4).detach())
-    )
-    optimizer = torch.optim.SGD([image], lr=20.0)
-    for _ in range(40):
+    optimizer = torch.optim.Adam([image], lr=1e-3)
+    for _ in range(60):
         optimizer.zero_grad()
-        upscale_gan.unevenness(image, 4).backward()
+        upscale_gan.grid_peaks(image, 4).relu().mean().backward()
         optimizer.step()
     changed = image.detach() - photograph
-    assert float((changed[:, :, ::4] - changed[:, :, 2::4]).mean()) < 0.024
-    assert float(upscale_gan.unevenness(image.detach(), 4)) < 0.003
+    assert float(upscale_gan.grid_peaks(image.detach(), 4).max()) < 1
+    middle = changed[:, :, 32:96]  # the window's weight is there
+    assert float((middle[:, :, ::2] - middle[:, :, 1::2]).mean()) < 0.01
+    assert float(changed.abs().mean()) < 0.02
 
 
 @pytest.mark.parametrize("axis", [0, 1])

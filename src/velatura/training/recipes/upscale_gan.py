@@ -40,7 +40,7 @@ from velatura.errors import ModelError
 from velatura.losses import adversarial, content_loss, l1, mse, relativistic, total_variation
 from velatura.metrics import perceptual
 from velatura.nets.sr_discriminator import Discriminator, UNetDiscriminator
-from velatura.nets.srcnn import LUMA
+from velatura.nets.srcnn import luma
 from velatura.ops.degrade import second_order
 from velatura.training import data
 from velatura.training.recipes import upscale
@@ -64,10 +64,10 @@ __all__ = [
     "color_shift",
     "drawings",
     "evaluate",
+    "grid_peaks",
     "make_critic",
     "measure",
     "table",
-    "unevenness",
 ]
 
 # Of esrgan-photo: share of the patches, set, folder in the set.
@@ -92,7 +92,7 @@ class Critics(BaseModel):
     pixel: float = Field(0.01, ge=0, description="weight of the pixels' error, whose form is `loss`")
     color: float = Field(0.1, ge=0, description="weight of the error that is left at the size of the input")
     variation: float = Field(0.0, ge=0, description="weight of the total variation")
-    grid: float = Field(0.0, ge=0, description="weight of `unevenness`, against checkerboards")
+    grid: float = Field(0.0, ge=0, description="weight of what `grid_peaks` finds above 0 dB, against checkerboards")
     adversarial: float = Field(0.005, ge=0, description="weight of the critic's judgement")
     form: Literal["log", "hinge", "relativistic"] = Field("log", description="of the adversarial loss")
     critic: Literal["srgan", "unet"] = Field("srgan", description="whose discriminator: SRGAN's or Real-ESRGAN's")
@@ -172,7 +172,7 @@ class Adversarial(Upscaler):
             "pixel": (config.pixel, l1(made, high) if config.loss == "l1" else mse(made, high)),
             "color": (config.color, l1(*small)),
             "variation": (config.variation, total_variation(made)),
-            "grid": (config.grid, unevenness(made, config.scale)),
+            "grid": (config.grid, functional.relu(grid_peaks(made, config.scale)).mean()),
         }
         if config.content:
             self.features.to(made.device)
@@ -359,74 +359,50 @@ def color_shift(image: NDArray[np.uint8], low: NDArray[np.uint8]) -> float:
     return float(np.abs(image.mean((0, 1)) - low.mean((0, 1))).max())
 
 
-def unevenness(image: Tensor, scale: int) -> Tensor:
-    """Say how unevenly detail is spread over the places of the enlargement's grid.
+def grid_peaks(images: Tensor, scale: int) -> Tensor:
+    """Say how far the frequencies of the enlargement's grid stand out.
 
-    In photographs neighbours differ as much wherever they lie. Behind an enlargement by `scale` they can differ more at
-    some of the `scale` places of each direction: steps, lines, checkerboards. The mean absolute differences of all
-    places are compared: their variance over their squared mean, both directions added.
-
-    Parameters
-    ----------
-    image : Tensor of float32, (N, 3, H, W)
-    scale : int
-
-    Returns
-    -------
-    Tensor
-        One number, 0 for even detail.
-
-    Examples
-    --------
-    >>> stripes = (torch.arange(32) % 4 < 1).float().expand(1, 3, 32, 32)
-    >>> float(unevenness(torch.rand(1, 3, 32, 32), 4)) < 0.1 < float(unevenness(stripes, 4))
-    True
-    """
-    total = image.new_zeros(())
-    for direction in (image, image.transpose(2, 3)):
-        size = direction.shape[2] // scale * scale
-        steps = (direction[:, :, 1:size] - direction[:, :, : size - 1]).abs().mean((0, 1, 3))
-        places = torch.stack([steps[place::scale].mean() for place in range(scale)])
-        total = total + places.var(correction=0) / (places.mean() ** 2 + 1e-8)
-    return total
-
-
-def checkerboard(image: NDArray[np.uint8], scale: int) -> float:
-    """Say how far the frequencies of the enlargement's grid stand out, in dB.
-
-    A network that enlarges `scale` times can leave a pattern of that period, or of half of it. In luma's spectrum, rows
-    and columns by themselves, the power at each such frequency is compared with that around it.
+    A network that enlarges `scale` times can leave a pattern of that period, or of half of it: what enlarges leaves its
+    own marks in the spectrum (Durall, Keuper, Keuper 2020, "Watch your Up-Convolution", arXiv 2003.01826). In luma's
+    spectrum, down the columns and along the rows, the power at each such frequency is compared with that around it.
 
     Parameters
     ----------
-    image : ndarray of uint8, (H, W, 3)
-        Each side at least 48 pixels.
-    scale : int
+    images : Tensor of float32, (N, 3, H, W)
+        Of one spectrum together; each side at least 48.
+    scale : {2, 4}
 
     Returns
     -------
-    float
-        Of the frequency that stands out most; about 0 for photographs.
+    Tensor, (scale,)
+        In dB; about 0 for photographs.
 
     Examples
     --------
-    >>> noise = np.random.default_rng(0).integers(100, 150, (64, 64, 3)).astype(np.uint8)
-    >>> stripes = noise.copy()
-    >>> stripes[::4] += 20
-    >>> checkerboard(noise, 4) < 2, checkerboard(stripes, 4) > 10
-    (True, True)
+    >>> noise = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    >>> stripes = noise.clone()
+    >>> stripes[:, :, ::4] += 0.2
+    >>> bool((grid_peaks(noise, 4) < 2).all()), (grid_peaks(stripes, 4) > 10).tolist()
+    (True, [True, True, False, False])
     """
-    plane = image @ np.array(LUMA)
+    plane = luma(images)[:, 0]
     found = []
-    for lines in (plane, plane.T):
-        lines = lines[: len(lines) // scale * scale]
-        window = np.hanning(len(lines) + 1)[:-1, None]
-        power = (np.abs(np.fft.rfft(lines * window, axis=0)) ** 2).mean(1)
+    for lines in (plane, plane.transpose(1, 2)):
+        lines = lines[:, : lines.shape[1] // scale * scale]
+        window = torch.hann_window(lines.shape[1], dtype=lines.dtype, device=lines.device)[:, None]
+        power = torch.fft.rfft(lines * window, dim=1).abs().square().mean((0, 2)) + 1e-6  # a flat image has none
         for k in range(1, scale // 2 + 1):
-            at = k * len(lines) // scale
-            around = np.concatenate([power[at - 10 : at - 3], power[at + 4 : at + 11]]).mean()
-            found.append(10 * np.log10(power[at - 1 : at + 2].mean() / around))
-    return float(max(found))
+            at = k * lines.shape[1] // scale
+            # Detached: a peak is to fall, and not what is around it to rise.
+            around = torch.cat([power[at - 10 : at - 3], power[at + 4 : at + 11]]).mean().detach()
+            found.append(10 * (power[at - 1 : at + 2].mean() / around).log10())
+    return torch.stack(found)
+
+
+@torch.no_grad()
+def checkerboard(image: NDArray[np.uint8], scale: int) -> float:
+    """Give the largest of `grid_peaks` of one image (H, W, 3), in dB."""
+    return float(grid_peaks(upscale.to_tensor(image[None]), scale).max())
 
 
 def evaluate(
