@@ -42,7 +42,7 @@ def export_run(run: Path, path: Path, *, metrics: dict[str, Any], dtype: torch.d
     recipe_settings = {
         k: v for k, v in settings.items() if k not in {"data", "photographs", "pretrained", "scenes", "threads"}
     }
-    for name in ("start", "features"):
+    for name in ("start", "features", "generator"):
         if recipe_settings.get(name):
             recipe_settings[name] = Path(recipe_settings[name]).name
     header = {

@@ -20,6 +20,10 @@ __all__ = ["RECIPES", "evaluate", "load_run", "run"]
 # Name -> file here, recipe, config. The file NAME.toml, if there is one, holds the usual values.
 RECIPES = {
     "blend": ("blend", "Blend", "BlendConfig"),
+    "dcgan-brain": ("generate", "TrainDCGAN", "DCGANConfig"),
+    "dcgan-brain-encoder": ("inpaint", "TrainEncoder", "EncoderConfig"),
+    "dcgan-faces": ("generate", "TrainDCGAN", "DCGANConfig"),
+    "dcgan-faces-encoder": ("inpaint", "TrainEncoder", "EncoderConfig"),
     "esrgan": ("upscale_gan", "TrainESRGAN", "ESRGANConfig"),
     "esrgan-photo": ("upscale_gan", "TrainESRGANPhoto", "ESRGANPhotoConfig"),
     "esrgan-psnr": ("upscale", "TrainRRDB", "RRDBConfig"),
@@ -28,6 +32,8 @@ RECIPES = {
     "srcnn": ("upscale", "TrainSRCNN", "SRCNNConfig"),
     "srgan": ("upscale_gan", "TrainSRGAN", "SRGANConfig"),
     "srresnet": ("upscale", "TrainSRResNet", "SRResNetConfig"),
+    "vae-brain": ("generate", "TrainVAE", "VAEConfig"),
+    "vae-faces": ("generate", "TrainVAE", "VAEConfig"),
 }
 
 

@@ -1,0 +1,467 @@
+"""Train generators of small images: DCGAN and VAE, of faces and of slices of brains.
+
+Radford, Metz, Chintala 2015 (arXiv 1511.06434) and Kingma and Welling 2013 (arXiv 1312.6114); the report on brain scans
+compares the two for the inpainting of Yeh et al. 2017 (arXiv 1607.07539). The VAE's encoder learns at once what latents
+an image with a hole leaves open (Ivanov et al. 2019, arXiv 1806.02382): one network is generator and inpainter.
+``masked=0`` leaves that out: it is the report's VAE.
+
+Differs from the papers: the discriminator is held by a penalty on its slope at photographs (Mescheder et al. 2018,
+arXiv 1801.04406, equation 9: R1) and sees photographs and made images changed at random in the same ways, because there
+are few of them (Zhao et al. 2020, arXiv 2006.10738); the generator measured is a running average. The VAE's error is
+the logarithm of each image's mean squared one (Rybkin et al. 2021, arXiv 2006.13202), to which a content loss may be
+added.
+``dcgan_paper.toml`` is DCGAN as printed, ``vae_paper.toml`` a plain VAE with squared error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Adam, Optimizer
+
+from velatura.losses import adversarial
+from velatura.metrics.report import bootstrap
+from velatura.nets.dcgan import Discriminator, Generator
+from velatura.nets.masked_encoder import Posterior
+from velatura.nets.vae import VAE
+from velatura.training.muon import Muon
+from velatura.training.pictures import Pictures, PicturesConfig, contact_sheet
+from velatura.training.recipes import inpaint
+from velatura.training.recipes.features import load_features
+
+if TYPE_CHECKING:  # measuring a network needs no Lightning
+    from velatura.training.loop import Training
+
+__all__ = [
+    "DCGANConfig",
+    "TrainDCGAN",
+    "TrainVAE",
+    "VAEConfig",
+    "augment",
+    "interpolations",
+    "kernel_distance",
+]
+
+SHOWN = 8  # images in a row of a sheet
+MEASURED = 256  # images that are made, and held-out ones, to be compared as sets
+LAYERS = ("stride8", "stride16")  # of the features, that sets of images are compared in
+SHIFT, CUT = 1 / 8, 1 / 2  # of the side: Zhao et al. 2020, section 3.2
+
+
+class _GeneratorConfig(PicturesConfig):
+    """What DCGAN and VAE share."""
+
+    latent: int = Field(128, ge=1, description="how many numbers make an image")
+    width: int = Field(48, ge=4, description="channels at half the size")
+    kernel: Literal[3, 5, 7] = Field(3, description="size of the convolutions")
+    features: str = Field("velatura", description="what images are compared in: velatura, a file, or nothing at all")
+
+
+class DCGANConfig(_GeneratorConfig):
+    """Settings of `TrainDCGAN`."""
+
+    form: Literal["residual", "paper"] = Field("residual", description="our networks, or the paper's")
+    prior: Literal["normal", "uniform"] = Field("normal", description="what latents are drawn from")
+    loss: Literal["log", "hinge"] = Field("log", description="of generator and discriminator")
+    critic_width: int = Field(48, ge=4, description="channels of the discriminator at half the size")
+    critic_rate: float = Field(3e-4, gt=0, description="learning rate of the discriminator")
+    beta1: float = Field(0.0, ge=0, lt=1, description="Adam's first decay")
+    penalty: float = Field(1.0, ge=0, description="weight gamma of R1; 0 = none")
+    penalty_every: int = Field(8, ge=1, description="steps between penalties, each as much stronger")
+    augmented: bool = Field(True, description="change what the discriminator sees at random")
+
+
+class VAEConfig(_GeneratorConfig):
+    """Settings of `TrainVAE`."""
+
+    latent: int = Field(192, ge=1, description="how many numbers make an image")
+    error: Literal["log", "squared", "l1"] = Field("log", description="of images that are encoded whole")
+    beta: float = Field(2.0, ge=0, description="weight of the divergence from the prior; 1 is the bound itself for log")
+    free_nats: float = Field(0.02, ge=0, description="divergence of each latent number that costs nothing")
+    masked: float = Field(1.0, ge=0, description="weight of all that concerns holes; 0 = a plain VAE")
+    link: float = Field(1.0, ge=0, description="of these: of the divergence of the image's posterior from the hole's")
+    fill: float = Field(1.0, ge=0, description="of these: of the error in the hole, after joining")
+    seen: float = Field(0.3, ge=0, description="of these: of the error of the generator's image, everywhere")
+    content: dict[str, float] = Field({}, description="layers of the features and their weights; {}: none")
+    matrix_rate: float = Field(0.0, ge=0, description="Muon's rate for the inner layers; 0 = Adam for all")
+
+
+class _Pictured:
+    """What both recipes have: pictures of the two sides, and features."""
+
+    config: Any
+
+    @cached_property
+    def pictures(self) -> Pictures:
+        """What is trained on; read when the first batch is drawn."""
+        return Pictures(self.config, "train")
+
+    @cached_property
+    def held_pictures(self) -> Pictures:
+        """What is measured on."""
+        return Pictures(self.config, "held-out")
+
+    @cached_property
+    def features(self) -> nn.Module:
+        """What images are compared in."""
+        return load_features(self.config.features).eval().requires_grad_(False)
+
+    @cached_property
+    def held(self) -> Tensor:
+        """Held-out pictures that generated ones are compared with, as many of each group as are drawn of it."""
+        groups = self.held_pictures.groups
+        total = sum(share for share, _ in groups)
+        parts = [self.held_pictures.whole(round(MEASURED * share / total), i) for i, (share, _) in enumerate(groups)]
+        return torch.cat(parts)
+
+    @cached_property
+    def held_features(self) -> Tensor:
+        """Of `held`."""
+        return _pooled(self.features, self.held)
+
+    def distance(self, generator: nn.Module, prior: Any) -> dict[str, float]:
+        """Give the kernel distance between generated and held-out pictures, if there are features to compare in."""
+        if not self.config.features:
+            return {}
+        made = _made(generator, prior(MEASURED, torch.Generator().manual_seed(MEASURED)))
+        return {"kernel_distance": kernel_distance(_pooled(self.features, made), self.held_features)}
+
+
+class TrainDCGAN(_Pictured):
+    """The recipe of `velatura.nets.dcgan`."""
+
+    architecture = "Generator"
+
+    def __init__(self, config: DCGANConfig) -> None:
+        self.config = config
+        self.name = f"dcgan-{config.subject}"
+        shared = {"channels": config.channels, "size": config.size, "kernel": config.kernel, "form": config.form}
+        self.arguments = {"latent": config.latent, "width": config.width, "prior": config.prior, **shared}
+        torch.manual_seed(config.seed)
+        self.networks: dict[str, nn.Module] = {
+            "generator": Generator(**self.arguments),
+            "discriminator": Discriminator(width=config.critic_width, **shared),
+        }
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """Adam for both."""
+        config, betas = self.config, (self.config.beta1, 0.99 if self.config.form == "residual" else 0.999)
+        rates = {"generator": config.learning_rate, "discriminator": config.critic_rate}
+        return {name: Adam(self.networks[name].parameters(), lr=rate, betas=betas) for name, rate in rates.items()}
+
+    def batch(self, step: int, rank: int) -> tuple[Tensor, ...]:
+        """Photographs, and latents for both networks' turns."""
+        rng = np.random.default_rng((self.config.seed, step, rank))
+        count = self.config.batch_size
+        image = self.pictures.draw(rng, count)
+        drawn = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        generator = self.networks["generator"]
+        assert isinstance(generator, Generator)
+        return image, generator.draw(2 * count, drawn)
+
+    def step(self, training: Training, batch: tuple[Tensor, ...], step: int) -> dict[str, Tensor]:
+        """The discriminator learns to tell made images from photographs; then the generator follows it."""
+        config = self.config
+        image, z = batch
+        first, second = z.chunk(2)
+        generator, critic = training.networks["generator"], training.networks["discriminator"]
+        with torch.no_grad():
+            made = generator(first)
+        loss = adversarial(critic(self._seen(image)), True, config.loss)
+        loss = loss + adversarial(critic(self._seen(made)), False, config.loss)
+        penalized = config.penalty > 0 and step % config.penalty_every == 0
+        slope = _slope(critic, self._seen(image)) if penalized else torch.zeros_like(loss)
+        training.descend("discriminator", loss + 0.5 * config.penalty * config.penalty_every * slope)
+
+        with _frozen(self.networks["discriminator"]):
+            follow = adversarial(critic(self._seen(generator(second))), True, config.loss, critic=False)
+            training.descend("generator", follow)
+        return {"discriminator": loss.detach(), "generator": follow.detach(), "slope": slope.detach()}
+
+    def held_out(self, network: nn.Module) -> dict[str, float]:
+        """Kernel distance between generated and held-out pictures."""
+        assert isinstance(network, Generator)
+        return self.distance(network, network.draw)
+
+    def evaluate(self, network: nn.Module) -> dict[str, Any]:
+        """The same, beside that between pictures trained with and held-out ones."""
+        return _evaluate_samples(self, network)
+
+    def table(self, scores: dict[str, Any]) -> str:
+        """The result of `evaluate`, to be read."""
+        return _table_of_samples(scores)
+
+    def sheet(self, network: nn.Module) -> NDArray[np.uint8]:
+        """Six rows of samples and two of interpolations between latents."""
+        assert isinstance(network, Generator)
+        z = network.draw(6 * SHOWN, torch.Generator().manual_seed(7))
+        made = _made(network, torch.cat([z, interpolations(z[0], z[1], SHOWN), interpolations(z[2], z[3], SHOWN)]))
+        return contact_sheet(made.unflatten(0, (-1, SHOWN)))
+
+    def _seen(self, image: Tensor) -> Tensor:
+        return augment(image) if self.config.augmented else image
+
+
+class TrainVAE(_Pictured):
+    """The recipe of `velatura.nets.vae`."""
+
+    architecture = "VAE"
+
+    def __init__(self, config: VAEConfig) -> None:
+        self.config = config
+        self.name = f"vae-{config.subject}"
+        self.arguments = {name: getattr(config, name) for name in ("latent", "channels", "size", "width", "kernel")}
+        torch.manual_seed(config.seed)
+        self.networks: dict[str, nn.Module] = {"vae": VAE(**self.arguments)}
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """Adam, or Muon for the inner layers."""
+        vae, config = self.networks["vae"], self.config
+        assert isinstance(vae, VAE)
+        if config.matrix_rate:
+            leave = vae.decoder.leave
+            plain = (vae.encoder.trunk.enter, vae.encoder.tell, leave)
+            return {"vae": Muon(vae, config.matrix_rate, config.learning_rate, plain)}
+        return {"vae": Adam(vae.parameters(), lr=config.learning_rate)}
+
+    def batch(self, step: int, rank: int) -> tuple[Tensor, ...]:
+        """Pictures and holes."""
+        rng = np.random.default_rng((self.config.seed, step, rank))
+        image = self.pictures.draw(rng, self.config.batch_size)
+        return image, inpaint.draw_holes(rng, len(image), self.config.size)
+
+    def step(self, training: Training, batch: tuple[Tensor, ...], step: int) -> dict[str, Tensor]:
+        """Every picture is encoded whole and with a hole, in one pass."""
+        config = self.config
+        image, mask = batch
+        count, numbers = len(image), image[0].numel()
+        vae, whole = training.networks["vae"], torch.zeros_like(mask)
+        noise = torch.randn(count, config.latent, device=image.device)
+        if config.masked:
+            # The fill is that of the mean: the mean of what is possible has the least error.
+            noise = torch.cat([noise, torch.zeros_like(noise)])
+            made, posterior = vae(torch.cat([image, image]), torch.cat([whole, mask]), noise)
+        else:
+            made, posterior = vae(image, whole, noise)
+        full = Posterior(posterior.mean[:count], posterior.log_variance[:count])
+
+        divergence = full.divergence().mean(0)
+        figures = {"error": self._error(made[:count] - image), "nats": divergence.sum()}
+        loss = figures["error"] + config.beta / numbers * divergence.clamp_min(config.free_nats).sum()
+        if config.content:
+            with training.fabric.autocast():
+                figures["content"] = inpaint.content(self.features, made[:count], image, None, config.content)
+            loss = loss + figures["content"]
+        if config.masked:
+            partial = Posterior(posterior.mean[count:], posterior.log_variance[count:])
+            figures["link"] = full.divergence(partial).sum(1).mean()
+            figures["fill"], figures["seen"] = inpaint.fill_losses(made[count:], image, mask)
+            holes = config.link / numbers * figures["link"]
+            holes = holes + config.fill * figures["fill"] + config.seen * figures["seen"]
+            if config.content:
+                with training.fabric.autocast():
+                    figures["fill_content"] = inpaint.content(self.features, made[count:], image, mask, config.content)
+                holes = holes + figures["fill_content"]
+            loss = loss + config.masked * holes
+        training.descend("vae", loss)
+        return {name: value.detach() for name, value in figures.items()}
+
+    @torch.no_grad()
+    def held_out(self, network: nn.Module) -> dict[str, float]:
+        """PSNR of pictures encoded whole and of fills in dB; kernel distance of samples."""
+        assert isinstance(network, VAE)
+        pictures = self.held_pictures.whole(inpaint.HELD_OUT)
+        fill = inpaint.filler(network)
+        again = fill(pictures, torch.zeros_like(pictures[:, :1]))
+        figures = {"psnr": float(inpaint.psnrs(again, pictures).mean())}
+        if self.config.masked:
+            figures |= inpaint.fill_psnr(fill, pictures)
+        return figures | self.distance(network.decoder, network.decoder.draw)
+
+    def evaluate(self, network: nn.Module) -> dict[str, Any]:
+        """Fills of all held-out pictures, of every group, as `inpaint.evaluate` says; and the samples."""
+        assert isinstance(network, VAE)
+        fill, found = inpaint.filler(network), {}
+        for group, (_, images) in enumerate(self.held_pictures.groups):
+            name = images.names[0].rsplit("/", 1)[0]
+            train = self.pictures.whole(group=group)
+            found[name] = inpaint.evaluate(fill, self.held_pictures.whole(group=group), train)
+        return {"fills": found, **_evaluate_samples(self, network.decoder)}
+
+    def table(self, scores: dict[str, Any]) -> str:
+        """The result of `evaluate`, to be read."""
+        fills = "\n".join(f"{name}: {inpaint.table(found)}" for name, found in scores["fills"].items())
+        return f"{fills}\n{_table_of_samples(scores)}"
+
+    @torch.no_grad()
+    def sheet(self, network: nn.Module) -> NDArray[np.uint8]:
+        """Rows of pictures and what is left of them; samples; interpolations; then original, masked, made, fill."""
+        assert isinstance(network, VAE)
+        columns, device = 12, next(network.parameters()).device
+        chosen = torch.linspace(0, len(self.held) - 1, columns).long()
+        pictures = self.held[chosen].to(device)
+        again, posterior = network(pictures, torch.zeros_like(pictures[:, :1]))
+        z = network.decoder.draw(2 * columns, torch.Generator().manual_seed(7))
+        between = interpolations(posterior.mean[0].cpu(), posterior.mean[1].cpu(), columns)
+        samples = _made(network.decoder, torch.cat([z, between])).unflatten(0, (3, columns))
+        rows = torch.cat([torch.stack([pictures, again]).cpu(), samples])
+        if self.config.masked:
+            shown = pictures[: inpaint.SHOWN].cpu()
+            rows = torch.cat([rows, inpaint.masked_rows(inpaint.filler(network), shown)])
+        return contact_sheet(rows)
+
+    def _error(self, error: Tensor) -> Tensor:
+        if self.config.error == "log":
+            return inpaint.log_error(error).mean()
+        return error.square().mean() if self.config.error == "squared" else error.abs().mean()
+
+
+def augment(image: Tensor) -> Tensor:
+    """Change light, saturation, contrast and place of each image, and cut a square out: with a gradient.
+
+    Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", 2020 (arXiv 2006.10738), section 3.2.
+
+    Parameters
+    ----------
+    image : Tensor of float32, (N, C, H, W)
+        0..1.
+
+    Returns
+    -------
+    Tensor
+        Of the same shape; black where nothing is left.
+    """
+    count, _, height, width = image.shape
+    device = image.device
+
+    def uniform() -> Tensor:
+        return torch.rand(count, 1, 1, 1, device=device)
+
+    image = image + (uniform() - 0.5) / 2  # half of the paper's, whose images have the range -1..1
+    grey = image.mean(1, keepdim=True)
+    image = grey + 2 * uniform() * (image - grey)
+    mean = image.mean((1, 2, 3), keepdim=True)
+    image = mean + (0.5 + uniform()) * (image - mean)
+
+    rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
+    # Whole pixels, so that nothing is blurred; what comes from outside is black.
+    down, right = (((2 * uniform() - 1) * SHIFT * size).round().long().view(-1, 1) for size in (height, width))
+    y, x = rows + down, columns + right
+    inside = ((y >= 0) & (y < height))[:, None, :, None] & ((x >= 0) & (x < width))[:, None, None, :]
+    y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
+    moved = image[torch.arange(count, device=device)[:, None, None], :, y[:, :, None], x[:, None, :]]
+    image = moved.permute(0, 3, 1, 2) * inside
+
+    top, left = (uniform().view(-1, 1) * size - CUT / 2 * size for size in (height, width))
+    cut_rows = (rows >= top) & (rows < top + CUT * height)
+    cut_columns = (columns >= left) & (columns < left + CUT * width)
+    return image * ~(cut_rows[:, None, :, None] & cut_columns[:, None, None, :])
+
+
+def interpolations(first: Tensor, second: Tensor, count: int) -> Tensor:
+    """Give `count` latents on the great circle between two, (count, latent): each as likely as the ends.
+
+    Examples
+    --------
+    >>> interpolations(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 3)[1]
+    tensor([0.7071, 0.7071])
+    """
+    share = torch.linspace(0, 1, count)[:, None]
+    angle = torch.arccos(functional.cosine_similarity(first, second, dim=0).clamp(-0.9999, 0.9999))
+    return (torch.sin((1 - share) * angle) * first + torch.sin(share * angle) * second) / torch.sin(angle)
+
+
+def kernel_distance(first: Tensor, second: Tensor) -> float:
+    """Squared maximum mean discrepancy of two sets of features, (n, d) and (m, d), unbiased: about 0 for one kind.
+
+    Binkowski et al., "Demystifying MMD GANs", 2018 (arXiv 1801.01401), section 4: the kernel ``(x.y / d + 1)^3``.
+
+    Differs from the paper: the features are the caller's, so the figure is not KID, and is never called so.
+    """
+    first, second = first.double(), second.double()
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    def among(x: Tensor) -> Tensor:
+        values = kernel(x, x)
+        return (values.sum() - values.diagonal().sum()) / (len(x) * (len(x) - 1))
+
+    return float(among(first) + among(second) - 2 * kernel(first, second).mean())
+
+
+def _evaluate_samples(recipe: _Pictured, generator: nn.Module) -> dict[str, Any]:
+    """Kernel distance of samples, and of training pictures, from held-out ones; bootstrap over draws of samples."""
+    assert isinstance(generator, Generator)
+    if not recipe.config.features:
+        return {"distance": {}}
+    real = recipe.held_features
+    plain = recipe.config.model_copy(update={"zoom": 0.0, "turn": 0.0, "light": 0.0})
+    train = Pictures(plain, "train").draw(np.random.default_rng(0), MEASURED)
+    draws = []
+    for seed in range(8):
+        z = generator.draw(MEASURED, torch.Generator().manual_seed(seed))
+        draws.append(kernel_distance(_pooled(recipe.features, _made(generator, z)), real))
+    found = bootstrap(np.array(draws), seed=0)
+    return {
+        "distance": {
+            "made": [found.value, found.low, found.high],
+            "train": kernel_distance(_pooled(recipe.features, train), real),
+        },
+        "images": [MEASURED, len(real)],
+    }
+
+
+def _table_of_samples(scores: dict[str, Any]) -> str:
+    if not scores["distance"]:
+        return "samples: no features to compare them in"
+    (mean, low, high), floor = scores["distance"]["made"], scores["distance"]["train"]
+    made, held = scores["images"]
+    return (
+        f"kernel distance on our features, {made} samples and {held} held-out pictures: {mean:.4f} "
+        f"({low:.4f}..{high:.4f}); of as many training pictures: {floor:.4f}"
+    )
+
+
+@torch.no_grad()
+def _pooled(features: nn.Module, images: Tensor) -> Tensor:
+    """Give the mean over places of the features of images, grey ones as RGB: (N, d), on the CPU."""
+    device = next(features.parameters()).device
+    parts = []
+    for image in images.split(64):
+        maps = features(image.to(device).expand(-1, 3, -1, -1).clamp(0, 1), LAYERS)
+        parts.append(torch.cat([found.mean((2, 3)) for found in maps.values()], dim=1).float().cpu())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def _made(generator: nn.Module, z: Tensor) -> Tensor:
+    """Make images in parts of 64, on the network's device, back on the CPU."""
+    device = next(generator.parameters()).device
+    return torch.cat([generator(part.to(device)).float().cpu() for part in z.split(64)])
+
+
+def _slope(critic: nn.Module, image: Tensor) -> Tensor:
+    """Mean squared gradient of the logits with respect to photographs: R1."""
+    image = image.detach().requires_grad_()
+    gradient = torch.autograd.grad(critic(image).sum(), image, create_graph=True)[0]
+    return gradient.square().sum((1, 2, 3)).mean()
+
+
+@contextmanager
+def _frozen(network: nn.Module) -> Iterator[None]:
+    """Compute no gradients of a network's weights."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)

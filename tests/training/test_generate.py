@@ -1,0 +1,268 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.fabric import Fabric
+from torch.distributions import Normal, kl_divergence
+
+from velatura.nets.features import Features
+from velatura.nets.masked_encoder import Posterior
+from velatura.training import checkpoint, export, recipes
+from velatura.training.loop import Training, train
+from velatura.training.recipe import make_config
+from velatura.training.recipes import generate
+
+FOLDER = Path(generate.__file__).parent
+SMALL = ["size=32", "latent=4", "width=4", "batch_size=4", "threads=1", "log_every=1", "warmup=0", "precision=32-true"]
+MORE = {"vae-faces": [], "dcgan-faces": ["critic_width=4", "penalty_every=2"]}
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    torch.manual_seed(0)
+    path, widths = tmp_path_factory.mktemp("features") / "random.safetensors", [4] * 5
+    header = {"architecture": "Features", "arguments": {"widths": widths}}
+    export.export_weights(dict(Features(widths).state_dict()), path, header, torch.float32)
+    return path
+
+
+@pytest.fixture
+def make(photographs, features, monkeypatch):
+    monkeypatch.setattr(generate, "MEASURED", 8)
+
+    def make_recipe(name, *more):
+        _, recipe, model = recipes.RECIPES[name]
+        settings = [
+            *SMALL,
+            *MORE[name],
+            f"photographs={photographs}",
+            f"features={features}",
+            "precision=32-true",
+            *more,
+        ]
+        return getattr(generate, recipe)(make_config(getattr(generate, model), settings=settings))
+
+    return make_recipe
+
+
+def training_of(recipe):
+    fabric = Fabric(accelerator="cpu")
+    fabric.launch()
+    return Training(fabric, recipe.networks, recipe.optimizers(), clip=0.0)
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("vae-faces", "vae-faces"), ("vae-brain", "vae-brain"), ("vae_paper", "vae-faces"),
+        ("dcgan-faces", "dcgan-faces"), ("dcgan-brain", "dcgan-brain"), ("dcgan_paper", "dcgan-faces"),
+    ],
+)  # fmt: skip
+def test_settings_fit_their_recipe(file, name):
+    _, recipe, model = recipes.RECIPES[name]
+    config = make_config(getattr(generate, model), FOLDER / f"{file}.toml")
+    with torch.device("meta"):
+        made = getattr(generate, recipe)(config)
+    assert made.name == name
+    assert config.size == 64
+    if not file.endswith("paper"):
+        assert sum(p.numel() for p in made.networks[next(iter(made.networks))].parameters()) < 6e6
+
+
+# --- one step ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_vaes_step_says_is_what_the_losses_are(make):
+    """By formulas written out here."""
+    recipe = make("vae-faces", "content={stride2=0.5}")
+    image, mask = recipe.batch(0, 0)
+    vae = recipe.networks["vae"]
+    torch.manual_seed(3)
+    noise = torch.randn(4, 4)
+    with torch.no_grad():
+        again, full = vae(image, torch.zeros_like(mask), noise)
+        made, partial = vae(image, mask)
+    torch.manual_seed(3)
+    said = recipe.step(training_of(recipe), (image, mask), 0)
+    one, two = (Normal(p.mean, (p.log_variance / 2).exp()) for p in (full, partial))
+    errors = [
+        [0.5 * math.log(float((a - b).square().mean()) + 1e-4) for a, b in zip(x, image, strict=True)]
+        for x in (again, made)
+    ]
+    maps = [recipe.features(x, ["stride2"])["stride2"] for x in (again, image)]
+    expected = {
+        "error": np.mean(errors[0]),
+        "nats": kl_divergence(one, Normal(0.0, 1.0)).sum(1).mean(),
+        "link": kl_divergence(one, two).sum(1).mean(),
+        "seen": np.mean(errors[1]),
+        "content": 0.5 * (maps[0] - maps[1]).square().mean(),
+    }
+    assert {name: float(said[name]) for name in expected} == pytest.approx(
+        {name: float(value) for name, value in expected.items()}, rel=1e-3
+    )
+    assert {"fill", "fill_content"} < set(said)
+
+
+def test_a_plain_vae_sees_no_holes(make):
+    recipe = make("vae-faces", "masked=0", "error=squared")
+    image, mask = recipe.batch(0, 0)
+    said = recipe.step(training_of(recipe), (image, torch.full_like(mask, torch.nan)), 0)
+    assert set(said) == {"error", "nats"}
+    assert all(math.isfinite(float(value)) for value in said.values())
+    assert set(recipe.held_out(recipe.networks["vae"].eval())) == {"psnr", "kernel_distance"}
+
+
+@pytest.mark.parametrize("rate", [0, 0.01])
+def test_a_vae_comes_nearer(make, rate):
+    recipe = make("vae-faces", f"matrix_rate={rate}", "learning_rate=5e-3", "width=8")
+    training, batch, said = training_of(recipe), recipe.batch(0, 0), []
+    for step in range(25):
+        torch.manual_seed(step)
+        said.append({name: float(value) for name, value in recipe.step(training, batch, step).items()})
+    for name in ("error", "fill", "seen"):
+        assert said[-1][name] < said[0][name] - 0.1, name
+
+
+@pytest.mark.parametrize("loss", ["log", "hinge"])
+def test_each_network_follows_its_own_loss(make, loss):
+    recipe = make("dcgan-faces", f"loss={loss}")
+    training, seen = training_of(recipe), {}
+    descend = training.descend
+
+    def watch(name, value):
+        other = {"generator": "discriminator", "discriminator": "generator"}[name]
+        before = [p.grad for p in recipe.networks[other].parameters()]
+        descend(name, value)
+        seen[name] = all(a is p.grad for a, p in zip(before, recipe.networks[other].parameters(), strict=True))
+        assert all(p.grad is not None for p in recipe.networks[name].parameters())
+
+    training.descend = watch
+    recipe.step(training, recipe.batch(0, 0), 0)
+    assert seen == {"generator": True, "discriminator": True}
+    assert all(p.requires_grad for p in recipe.networks["discriminator"].parameters())
+
+
+def test_the_slope_is_the_gradients_square(make):
+    recipe = make("dcgan-faces", "augmented=false")
+    image, z = recipe.batch(0, 0)
+    critic = recipe.networks["discriminator"]
+    squares = []
+    for one in image:
+        x = one[None].requires_grad_()
+        critic(x).sum().backward()
+        squares.append(float(x.grad.square().sum()))
+    training = training_of(recipe)
+    assert float(recipe.step(training, (image, z), 0)["slope"]) == pytest.approx(np.mean(squares), rel=1e-4)
+    assert float(recipe.step(training, (image, z), 1)["slope"]) == 0
+
+
+def test_a_discriminator_learns(make):
+    recipe = make(
+        "dcgan-faces", "augmented=false", "critic_rate=3e-3", "learning_rate=1e-6", "critic_width=8", "beta1=0.5"
+    )
+    training, said = training_of(recipe), []
+    for step in range(20):
+        torch.manual_seed(step)
+        said.append(float(recipe.step(training, recipe.batch(step, 0), step)["discriminator"]))
+    assert np.mean(said[-4:]) < 0.7 * said[0]
+
+
+# --- helpers ----------------------------------------------------------------------------------------------------------
+
+
+def test_augmenting_moves_by_whole_pixels_and_cuts_a_quarter():
+    torch.manual_seed(0)
+    image = torch.full((64, 1, 32, 32), 0.5)
+    changed = generate.augment(image)
+    black = (changed == 0).float().mean((1, 2, 3))
+    assert float(black.max()) < 0.25 + 2 * 0.125 + 0.02
+    assert 0.1 < float(black.mean()) < 0.35
+    left = changed[changed != 0]
+    assert float(left.min()) >= 0.25
+    assert float(left.max()) <= 0.75
+    assert all(len(one[one != 0].unique()) <= 2 for one in changed)
+
+
+def test_augmenting_has_a_gradient_and_follows_the_seed():
+    image = torch.rand(4, 3, 32, 32, requires_grad=True)
+    torch.manual_seed(1)
+    one = generate.augment(image)
+    torch.manual_seed(1)
+    assert torch.equal(one, generate.augment(image))
+    one.sum().backward()
+    assert all(float(gradient.abs().sum()) > 0 for gradient in image.grad)
+
+
+def test_kernel_distance():
+    rng = torch.Generator().manual_seed(0)
+    one, same, other = torch.randn(200, 5, generator=rng), torch.randn(200, 5, generator=rng), torch.randn(200, 5) + 1
+    assert abs(generate.kernel_distance(one, same)) < 0.1
+    assert generate.kernel_distance(one, other) > 1
+    a, b = one[:3].double().numpy(), other[:2].double().numpy()
+
+    def k(x, y):
+        return (x @ y / 5 + 1) ** 3
+
+    expected = (
+        sum(k(a[i], a[j]) for i in range(3) for j in range(3) if i != j) / 6
+        + sum(k(b[i], b[j]) for i in range(2) for j in range(2) if i != j) / 2
+        - 2 * np.mean([k(x, y) for x in a for y in b])
+    )
+    assert generate.kernel_distance(one[:3], other[:2]) == pytest.approx(expected)
+
+
+def test_interpolations_stay_on_the_sphere():
+    one, two = torch.nn.functional.normalize(torch.randn(2, 128), dim=1)
+    between = generate.interpolations(one, two, 5)
+    torch.testing.assert_close(between.norm(dim=1), torch.ones(5))
+    torch.testing.assert_close(between[0], one)
+    torch.testing.assert_close(between[-1], two)
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_a_resumed_run_equals_an_unbroken_one(make, tmp_path, name):
+    settings = ["steps=3", "held_out_every=10", "ema=0.5"]
+    train(make(name, *settings), tmp_path / "unbroken", quiet=True)
+    train(make(name, *settings), tmp_path / "broken", max_minutes=1e-9, quiet=True)
+    train(make(name, *settings), tmp_path / "broken", resume=True, quiet=True)
+    one, two = (checkpoint.load(checkpoint.latest(tmp_path / run))[0] for run in ("unbroken", "broken"))
+    for part, tensors in one.items():
+        assert all(torch.equal(tensor, two[part][key]) for key, tensor in tensors.items()), part
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_a_run_is_measured_and_exported(make, tmp_path, name):
+    recipe = make(name, "steps=2", "held_out_every=1", "sheet_every=1")
+    train(recipe, tmp_path / "run", quiet=True)
+    assert len(list((tmp_path / "run" / "sheets").glob("*.png"))) == 2
+    network = next(iter(recipe.networks.values())).eval()
+    scores = recipe.evaluate(network)
+    assert "kernel distance" in recipe.table(scores)
+    export.export_run(tmp_path / "run", tmp_path / "net.safetensors", metrics={})
+    from velatura.catalog import load
+    from velatura.nets.dcgan import Generator
+    from velatura.nets.vae import VAE
+
+    loaded = load(tmp_path / "net.safetensors", {"Generator": Generator, "VAE": VAE})
+    assert loaded.training is False
+
+
+def test_posteriors_pass_through_the_loops_precision(make):
+    """Fabric walks through what a network gives."""
+    recipe = make("vae-faces", "precision=bf16-mixed")
+    from velatura.training.loop import _precision
+
+    fabric = Fabric(accelerator="cpu", plugins=[_precision(recipe.config)])
+    fabric.launch()
+    net = fabric.setup_module(recipe.networks["vae"])
+    made, posterior = net(torch.rand(2, 3, 32, 32), torch.zeros(2, 1, 32, 32))
+    assert isinstance(posterior, Posterior)
+    assert made.dtype == posterior.mean.dtype == torch.float32
