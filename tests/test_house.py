@@ -42,7 +42,7 @@ MAY_USE = {
     "placement": {"errors", "image", "ops"},
     "faces": _GROUND | {"nets", "ops"},
     "training": {"catalog", "errors", "faces", "losses", "metrics", "nets", "ops"},
-    "tasks": _GROUND | _MATHEMATICS | {"community"},
+    "tasks": _GROUND | _MATHEMATICS | {"community", "openvino_engine"},
     "pipeline": _GROUND | _MATHEMATICS | {"tasks"},
     "batch": _GROUND | _MATHEMATICS | {"tasks", "pipeline", "engines"},
     "engines": _GROUND | _MATHEMATICS | {"tasks", "pipeline", "batch"},

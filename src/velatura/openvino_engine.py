@@ -33,6 +33,7 @@ class ExportedUpscaler:
 
     Attributes
     ----------
+    path : Path
     name : str
         Of the model.
     scale : int
@@ -52,7 +53,7 @@ class ExportedUpscaler:
     """
 
     def __init__(self, path: str | Path, *, half: bool = True) -> None:
-        path = Path(path)
+        self.path = path = Path(path)
         if not path.is_file():
             raise ModelError(f"{path}: no such file; velatura models export NAME -o FILE.onnx writes one")
         core = _openvino().Core()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, uniform_filter
 from skimage import data
 from torch import nn
 from upscalers import KINDS, make, save
@@ -19,6 +19,7 @@ from velatura.metrics.fidelity import Y, psnr
 from velatura.nets.inference import for_inference
 from velatura.nets.rows import in_bands
 from velatura.ops.resize import resize
+from velatura.task import parse_params
 from velatura.tasks import upscale as module
 from velatura.tasks.upscale import Calibration
 
@@ -503,3 +504,36 @@ def test_the_function_is_the_class(files, photo):
     result = upscale(photo, model=files["srresnet"], scale=2)
     np.testing.assert_array_equal(result.image, Upscale(files["srresnet"])(photo, scale=2).image)
     assert result.params.kernel == "bicubic"
+
+
+def test_an_exported_network_gives_the_same_without_torch(tmp_path, monkeypatch):
+    """Tiles with all that the network sees, at one side of the border or the other."""
+    scene, seen = np.random.default_rng(4).random((70, 90, 3), np.float32), []
+
+    class Exported:
+        scale, receptive_radius, halo = 2, 3, 1
+
+        def __call__(self, image):
+            seen.append(image.shape)
+            blurred = uniform_filter(image, (7, 7, 1), mode="constant")
+            return blurred.repeat(2, 0).repeat(2, 1)
+
+    monkeypatch.setattr(module, "ExportedUpscaler", Exported)
+    monkeypatch.setattr(Upscale, "_exported", lambda self, realism: Exported())
+    small, large = (Upscale.from_pretrained("net.onnx", memory=memory)(scene, scale=2).image for memory in (16, 512))
+    assert len(seen) > 5
+    np.testing.assert_allclose(small, large, atol=1e-6)
+    grey = Upscale.from_pretrained("net.onnx")(scene[..., 0], scale=2).image
+    np.testing.assert_allclose(
+        grey, uniform_filter(scene[..., 0], 7, mode="constant").repeat(2, 0).repeat(2, 1), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "complaint"),
+    [({"device": "cuda"}, {}, "run on the CPU"), ({}, {"realism": 0.5}, "an exported file holds one")],
+)
+def test_what_an_exported_network_cannot_do(arguments, options, complaint, monkeypatch):
+    monkeypatch.setattr(module, "ExportedUpscaler", lambda path: path)
+    with pytest.raises(InputError, match=complaint):
+        Upscale.from_pretrained("net.onnx", **arguments).prepare(parse_params(Upscale.Params, options))
