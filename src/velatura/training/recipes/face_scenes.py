@@ -211,7 +211,9 @@ class Scenes:
     faces: data.Images
     labels: Labels
 
-    def draw(self, rng: np.random.Generator, side: int, sizes: tuple[float, float], most: int = 3) -> Scene:
+    def draw(
+        self, rng: np.random.Generator, side: int, sizes: tuple[float, float], most: int = 3, *, calm: bool = False
+    ) -> Scene:
         """Make one scene.
 
         Parameters
@@ -223,21 +225,23 @@ class Scenes:
             Of the faces, in pixels; a few are larger.
         most : int
             Faces that are pasted at most.
+        calm : bool
+            Whether the background fills the scene and all pasted faces lie on it, as people's photographs are.
         """
-        image, faces, unsure = self._ground(rng, side, sizes)
+        image, faces, unsure = self._ground(rng, side, sizes, calm)
         faces, unsure = list(faces), list(unsure)
         for _ in range(int(rng.integers(most + 1))):
             if rng.random() < 0.15:
                 self._paste_ground(image, rng, sizes)  # a soft outline alone is no face
             else:
-                self._paste_face(image, faces, unsure, rng, sizes)
+                self._paste_face(image, faces, unsure, rng, sizes, calm)
         visible = [_visible(face, side) for face in faces]
         unsure += [face for face, share in zip(faces, visible, strict=True) if HIDDEN <= share < SEEN]
         faces = [face for face, share in zip(faces, visible, strict=True) if share >= SEEN]
         return Scene(np.asarray(image), _stack(faces), _stack(unsure))
 
     def _ground(
-        self, rng: np.random.Generator, side: int, sizes: tuple[float, float]
+        self, rng: np.random.Generator, side: int, sizes: tuple[float, float], calm: bool
     ) -> tuple[Image.Image, Rows, Rows]:
         """Cut a background, often so that one of its faces has a size that is wanted."""
         array, rows = self._choose(rng)
@@ -251,7 +255,7 @@ class Scenes:
             centre = (face[:2] + face[2:4]) / 2 + rng.uniform(-0.4, 0.4, 2) * side / scale
         else:
             scale = _between(rng, 0.3, 1.6) * max(1.0, side / min(height, width))
-        scale = float(np.clip(scale, 0.1, 4))
+        scale = float(np.clip(scale, side / min(height, width) if calm else 0.1, 4))
         # The cut may be larger than the image; then it hangs on grey.
         size = side / scale
         start = [
@@ -285,6 +289,7 @@ class Scenes:
         unsure: list[Rows],
         rng: np.random.Generator,
         sizes: tuple[float, float],
+        calm: bool,
     ) -> None:
         """Paste a face where there is none yet."""
         index = int(rng.integers(len(self.faces)))
@@ -293,7 +298,8 @@ class Scenes:
             return
         array = self.faces[index]
         face = places(rows[:1], 1, 1)[0]
-        size = _between(rng, *sizes) if rng.random() < 0.85 else _between(rng, sizes[0], 4 * sizes[1])
+        is_large = rng.random() < 0.15 and not calm
+        size = _between(rng, sizes[0], (4 if is_large else 1) * sizes[1])
         if rng.random() < 0.5:
             array, face = np.ascontiguousarray(array[:, ::-1]), _mirrored(face[None], 1)[0]
         angle = rng.normal(0, 0.2) if rng.random() < 0.85 else rng.uniform(-1, 1)
@@ -301,7 +307,7 @@ class Scenes:
         length = size / _size(face)
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         matrix = length * turn * (stretch, 1 / stretch)
-        offset = rng.uniform(-0.1, 1.1, 2) * image.width - matrix @ (0.5, 0.5)
+        offset = rng.uniform(*((0.15, 0.85) if calm else (-0.1, 1.1)), 2) * image.width - matrix @ (0.5, 0.5)
         moved = _turned(face, matrix, offset)
         if any(_overlap(moved, other) > 0.05 for other in [*faces, *unsure]) or _visible(moved, image.width) <= 0:
             return
@@ -397,7 +403,7 @@ def cover(
             continue
         wanted = rng.uniform(*share)
         for _ in range(50):
-            _shape(pen, box, rng, min(wanted, 0.3))
+            _shape(pen, box, rng, max(wanted - covered[index], 0.03))
             covered[index] = np.asarray(mask.crop((*low, *high))).mean() / 255
             if covered[index] >= wanted:
                 break
@@ -409,7 +415,7 @@ def cover(
 def _shape(pen: ImageDraw.ImageDraw, box: Rows, rng: np.random.Generator, share: float) -> None:
     """Draw a rectangle, an ellipse or a stroke of about this share of the box, anywhere on it."""
     low, size = box[:2], box[2:4] - box[:2]
-    area = float(size.prod()) * share * _between(rng, 0.5, 1.6)
+    area = float(size.prod()) * share * _between(rng, 0.5, 1.3)
     middle = low + rng.random(2) * size
     if rng.random() < 0.3:
         length = np.sqrt(size.prod()) * rng.uniform(0.8, 1.6)

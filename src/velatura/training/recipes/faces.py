@@ -62,7 +62,7 @@ PHOTOGRAPHS = ("old_photos", "sr_hr_patches", "sr_t91_bsds400")
 SMALLEST = 24.0  # pixels: the smallest face of the teacher's that counts
 ENOUGH = 0.5  # intersection over union of a face that is found
 COVERED = 1 / 3  # of a face's box
-SCENES, SCENE_SIDE = 60, 320  # held-out scenes made of held-out faces and backgrounds, and their side in pixels
+SCENES, SCENE_SIDE = 100, 320  # held-out scenes made of held-out faces and backgrounds, and their side in pixels
 SCENE_SIZES = (24.0, 120.0)  # of the faces on them
 ENLARGED = 4  # times, of landscapes: 96 pixels are few
 TIMED = (640, 640)  # pixels
@@ -120,7 +120,7 @@ class TrainFaceFinder:
         source, made = self._scenes("held-out"), []
         for index in range(SCENES):
             rng = np.random.default_rng((SCENES, index))
-            made.append(source.draw(rng, SCENE_SIDE, SCENE_SIZES, most=4).image)
+            made.append(source.draw(rng, SCENE_SIDE, SCENE_SIZES, most=4, calm=True).image)
         composed = _as_images(made)
         found = self._labels(composed)
         return {
