@@ -238,6 +238,25 @@ def test_a_resumed_run_equals_an_unbroken_one(make, tmp_path, name):
         assert all(torch.equal(tensor, two[part][key]) for key, tensor in tensors.items()), part
 
 
+def test_the_discriminator_is_exported_too(make, tmp_path):
+    from velatura.catalog import load
+    from velatura.errors import ModelError
+    from velatura.nets.dcgan import Discriminator
+
+    recipe, run, file = (
+        make("dcgan-faces", "steps=1", "held_out_every=10"),
+        tmp_path / "run",
+        tmp_path / "d.safetensors",
+    )
+    train(recipe, run, quiet=True)
+    export.export_run(run, file, metrics={}, network="discriminator", dtype=torch.float32)
+    image = torch.rand(2, 3, 32, 32)
+    critic = recipe.networks["discriminator"].eval()
+    torch.testing.assert_close(load(file, {"Discriminator": Discriminator})(image), critic(image))
+    with pytest.raises(ModelError, match="no network 'critic'; known: discriminator"):
+        export.export_run(run, file, metrics={}, network="critic")
+
+
 @pytest.mark.parametrize("name", MORE)
 def test_a_run_is_measured_and_exported(make, tmp_path, name):
     recipe = make(name, "steps=2", "held_out_every=1", "sheet_every=1")

@@ -3,7 +3,7 @@
 ::
 
     python -m velatura.training train blend -o RUN [--config FILE] [--set key=value]... [--resume] [--max-minutes M]
-    python -m velatura.training export RUN -o FILE.safetensors
+    python -m velatura.training export RUN -o FILE.safetensors [--network NAME]
     python -m velatura.training evaluate RUN [--pairs N] [--json FILE]
 """
 
@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("run", type=Path)
         command.add_argument("--set", dest="settings", action="append", default=[], metavar="key=value")
     commands.choices["export"].add_argument("-o", dest="file", type=Path, required=True)
+    commands.choices["export"].add_argument("--network", default="", help="another one than the average: a critic")
     commands.choices["evaluate"].add_argument("--json", dest="file", type=Path)
     given = parser.parse_args(arguments)
     try:
@@ -47,9 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
                 max_minutes=given.max_minutes,
             )
             return 0
-        scores = recipes.evaluate(given.run, settings=given.settings)
+        other = given.network if given.command == "export" else ""
+        scores = {} if other else recipes.evaluate(given.run, settings=given.settings)
         if given.command == "export":
-            export.export_run(given.run, given.file, metrics=scores)
+            export.export_run(given.run, given.file, metrics=scores, network=other)
             print(f"{given.file}: {given.file.stat().st_size:,} bytes")
         elif given.file:
             given.file.write_text(json.dumps(scores, indent=1) + "\n", "utf-8")

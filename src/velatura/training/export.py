@@ -12,13 +12,16 @@ from torch import Tensor
 
 from velatura.errors import ModelError
 from velatura.metrics.report import commit
+from velatura.training import checkpoint
 from velatura.training.recipes import load_run
 
 __all__ = ["export_run", "export_weights"]
 
 
-def export_run(run: Path, path: Path, *, metrics: dict[str, Any], dtype: torch.dtype = torch.float16) -> None:
-    """Write the averaged network of a run.
+def export_run(
+    run: Path, path: Path, *, metrics: dict[str, Any], dtype: torch.dtype = torch.float16, network: str = ""
+) -> None:
+    """Write the averaged network of a run, or another one.
 
     Parameters
     ----------
@@ -30,13 +33,24 @@ def export_run(run: Path, path: Path, *, metrics: dict[str, Any], dtype: torch.d
         Held-out figures, for the header.
     dtype : torch.dtype
         Of the weights.
+    network : str
+        One of those that the recipe's ``others`` names with architecture and arguments; not averaged.
 
     Raises
     ------
     ModelError
-        There is no checkpoint, or a weight does not fit `dtype`.
+        There is no checkpoint or no such network, or a weight does not fit `dtype`.
     """
-    recipe, network, step = load_run(run)
+    recipe, average, step = load_run(run)
+    architecture, arguments, weights = recipe.architecture, recipe.arguments, dict(average.state_dict())
+    if network:
+        others = getattr(recipe, "others", {})
+        if network not in others:
+            raise ModelError(f"recipe {recipe.name} has no network {network!r}; known: {', '.join(others) or 'none'}")
+        architecture, arguments = others[network]
+        found = checkpoint.latest(run)
+        assert found is not None  # load_run would have refused
+        weights = checkpoint.load(found)[0][network]
     settings = recipe.config.model_dump()
     # Where the data lay and how many threads there were is the machine's, not the model's.
     recipe_settings = {
@@ -46,14 +60,14 @@ def export_run(run: Path, path: Path, *, metrics: dict[str, Any], dtype: torch.d
         if recipe_settings.get(name):
             recipe_settings[name] = Path(recipe_settings[name]).name
     header = {
-        "architecture": recipe.architecture,
-        "arguments": recipe.arguments,
+        "architecture": architecture,
+        "arguments": arguments,
         "recipe": {"name": recipe.name, "settings": recipe_settings},
         "commit": commit(),
         "step": step,
         "metrics": metrics,
     }
-    export_weights(dict(network.state_dict()), path, header, dtype)
+    export_weights(weights, path, header, dtype)
 
 
 def export_weights(weights: dict[str, Tensor], path: Path, header: dict[str, Any], dtype: torch.dtype) -> None:

@@ -146,10 +146,12 @@ class TrainDCGAN(_Pictured):
         self.name = f"dcgan-{config.subject}"
         shared = {"channels": config.channels, "size": config.size, "kernel": config.kernel, "form": config.form}
         self.arguments = {"latent": config.latent, "width": config.width, "prior": config.prior, **shared}
+        critic = {"width": config.critic_width, **shared}
+        self.others = {"discriminator": ("Discriminator", critic)}  # the search of inpainting asks it, too
         torch.manual_seed(config.seed)
         self.networks: dict[str, nn.Module] = {
             "generator": Generator(**self.arguments),
-            "discriminator": Discriminator(width=config.critic_width, **shared),
+            "discriminator": Discriminator(**critic),
         }
 
     def optimizers(self) -> dict[str, Optimizer]:
