@@ -66,6 +66,7 @@ SCENES, SCENE_SIDE = 100, 320  # held-out scenes made of held-out faces and back
 SCENE_SIZES = (24.0, 120.0)  # of the faces on them
 ENLARGED = 4  # times, of landscapes: 96 pixels are few
 TIMED = (640, 640)  # pixels
+SHEET_SIDE = 320  # of a picture on a sheet
 
 
 class FaceFinderConfig(TrainConfig):
@@ -247,15 +248,16 @@ class TrainFaceFinder:
 
     def sheet(self, network: nn.Module) -> NDArray[np.uint8]:
         """Held-out scenes and photographs with holes: the teacher's faces in red, the student's in green."""
-        drawn = []
+        pictures = []
         for images in self.held.values():
-            chosen = [(image, known) for image, known in images if len(known)][:8]
+            chosen = [(image, known) for image, known in images if (known[:, 14] >= SURE).any()][:8]
             for index, (image, known) in enumerate(chosen):
                 wanted = known[known[:, 14] >= SURE]
                 hidden, _ = cover(image, wanted, np.random.default_rng((1, index)), (COVERED, COVERED))
-                drawn.append(_drawn(hidden, wanted, find_faces(hidden, network)))  # type: ignore[arg-type]
-        rows = [np.hstack(drawn[start : start + 4]) for start in range(0, len(drawn) // 4 * 4, 4)]
-        return np.vstack(rows)
+                pictures.append(_drawn(hidden, wanted, find_faces(hidden, network)))  # type: ignore[arg-type]
+        while len(pictures) % 4 or not pictures:
+            pictures.append(np.zeros((SHEET_SIDE, SHEET_SIDE, 3), np.uint8))
+        return np.vstack([np.hstack(pictures[start : start + 4]) for start in range(0, len(pictures), 4)])
 
     @property
     def _folder(self) -> Path:
@@ -429,10 +431,10 @@ def _milliseconds(network: nn.Module, image: NDArray[np.uint8], runs: int = 5) -
     return taken[1:]
 
 
-def _drawn(image: NDArray[np.uint8], wanted: NDArray[np.float32], found: list[Face], side: int = 320) -> NDArray:
+def _drawn(image: NDArray[np.uint8], wanted: NDArray[np.float32], found: list[Face]) -> NDArray[np.uint8]:
     """Draw faces on a picture that is shrunk into a square."""
-    scale = side / max(image.shape[:2])
-    canvas = Image.new("RGB", (side, side))
+    scale = SHEET_SIDE / max(image.shape[:2])
+    canvas = Image.new("RGB", (SHEET_SIDE, SHEET_SIDE))
     canvas.paste(Image.fromarray(image).resize((round(image.shape[1] * scale), round(image.shape[0] * scale))))
     pen = ImageDraw.Draw(canvas)
     for rows, color in ((wanted[:, :14], (255, 60, 60)), ([_row(face) for face in found], (60, 255, 60))):
