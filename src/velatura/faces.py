@@ -201,7 +201,7 @@ def _look(net: FaceFinder, level: np.ndarray, tile: Tile, threshold: float) -> P
     seen = torch.from_numpy(_floats(level[tile.outer]).transpose(2, 0, 1)[None]).to(device)
     with torch.inference_mode():
         maps = net(seen)
-        boxes, landmarks = decode(maps, cells(*seen.shape[2:4], device=device))
+        boxes, landmarks = decode(maps, cells(seen))
         values = torch.cat([boxes[0], landmarks[0].flatten(0, 1), maps[0, :1].sigmoid()]).cpu().numpy()
     rows, cols = (slice(part.start // STRIDE, -(-part.stop // STRIDE)) for part in tile.crop)
     values = values[:, rows, cols].reshape(15, -1).astype(np.float64)

@@ -20,7 +20,7 @@ def test_a_cell_sees_its_radius_and_no_more(blocks):
     maps = net.last(net.body(net.first(image)))  # forward() gives float32, which is too coarse for this
     middle = count // 2
     maps[0, :, middle, middle].sum().backward()
-    place = int(cells(*image.shape[-2:])[0, middle, middle])
+    place = int(cells(image)[0, middle, middle])
     seen = image.grad.abs().sum((0, 1)).nonzero() - place
     assert seen.amin().item() == -net.receptive_radius
     assert seen.amax().item() == net.receptive_radius
@@ -30,11 +30,11 @@ def test_a_cell_sees_its_radius_and_no_more(blocks):
 def test_any_size_has_one_cell_for_every_eight_pixels(height, width):
     maps = FaceFinder((2, 2), 4, (0, 1))(torch.rand(2, 3, height, width))
     assert maps.shape == (2, CHANNELS, -(-height // STRIDE), -(-width // STRIDE))
-    assert cells(height, width).shape[1:] == maps.shape[2:]
+    assert cells(torch.rand(height, width)).shape[1:] == maps.shape[2:]
 
 
 def test_decoding_undoes_encoding():
-    places = cells(40, 24)
+    places = cells(torch.rand(40, 24))
     box, points = torch.tensor([3.0, -5.0, 43.0, 60.0]), torch.rand(5, 2) * 40
     centre, size = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
     maps = torch.zeros(1, CHANNELS, *places.shape[1:])

@@ -100,18 +100,19 @@ class FaceFinder(nn.Module):
         return self.last(self.body(self.first(image - 0.5))).float()
 
 
-def cells(height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
-    """Give the places of all cells of an image, (2, ceil(H / 8), ceil(W / 8)): x and y in pixels.
+def cells(image: Tensor) -> Tensor:
+    """Give the places of all cells of an image (..., H, W): (2, ceil(H / 8), ceil(W / 8)), x and y in pixels.
 
     The left edge of the image is x = 0; a cell lies in the middle of the pixel that its convolutions are centred on.
 
     Examples
     --------
-    >>> cells(8, 20)[0]
+    >>> cells(torch.rand(1, 3, 8, 20))[0]
     tensor([[ 0.5000,  8.5000, 16.5000]])
     """
-    y = torch.arange(0, height, STRIDE, device=device, dtype=torch.float32) + 0.5
-    x = torch.arange(0, width, STRIDE, device=device, dtype=torch.float32) + 0.5
+    height, width = image.shape[-2:]
+    y = torch.arange(0, height, STRIDE, device=image.device, dtype=torch.float32) + 0.5
+    x = torch.arange(0, width, STRIDE, device=image.device, dtype=torch.float32) + 0.5
     return torch.stack([x[None, :].expand(len(y), -1), y[:, None].expand(-1, len(x))])
 
 
@@ -134,7 +135,7 @@ def decode(maps: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
 
     Examples
     --------
-    >>> boxes, landmarks = decode(torch.zeros(1, 15, 1, 1), cells(8, 8))
+    >>> boxes, landmarks = decode(torch.zeros(1, 15, 1, 1), cells(torch.rand(8, 8)))
     >>> boxes.flatten().tolist(), landmarks[0, 0].flatten().tolist()
     ([-15.5, -15.5, 16.5, 16.5], [0.5, 0.5])
     """

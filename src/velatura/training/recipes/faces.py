@@ -169,7 +169,7 @@ class TrainFaceFinder:
         yes = asked == 1
         count = yes.sum().clamp(min=1)
         score = focal(maps[:, 0], asked) / count
-        boxes, landmarks = decode(maps, cells(*images.shape[-2:], device=images.device))
+        boxes, landmarks = decode(maps, cells(images))
         # (cells that say yes, values)
         found = torch.cat([boxes, landmarks.flatten(1, 2)], dim=1).permute(0, 2, 3, 1)[yes]
         wanted = truth.permute(0, 2, 3, 1)[yes]
