@@ -40,7 +40,7 @@ from velatura.tasks.upscale import BAND, KERNELS, MODEL
 DATA = os.environ.get("VELATURA_DATA", "")
 
 USUAL_TILE, USUAL_HALO = 256, 10  # pixels; what Real-ESRGAN's program and many others take
-MATRIX = (2048, 4096)  # sides of the products that tell the machine's own rate: the better one counts
+MATRIX = (1024, 2048)  # sides of the products that tell the machine's own rate: the better one counts
 
 
 # --- both ways --------------------------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ def rate(model: str | None, quick: bool) -> Iterator[Figure]:
         a, b = torch.rand(2, side, side).to(half)
         return functools.partial(torch.mm, a, b)
 
-    calls: dict[str, Callable[[], Any]] = {f"mm {side}": product(side) for side in MATRIX[: 1 if quick else None]}
+    calls: dict[str, Callable[[], Any]] = {f"mm {side}": product(side) for side in MATRIX}
     calls |= {"body": functools.partial(through, Body(), trunk), "net": functools.partial(through, network, image)}
     seconds = {name: median(runs) for name, runs in cpu_seconds(calls, rounds=2 if quick else 9).items()}
     pixels = bands * height * width

@@ -382,27 +382,45 @@ def test_realism_wants_two_networks(tasks, photo):
         tasks["srresnet"](photo, realism=0.5)
 
 
+class Greedy(nn.Module):
+    """Has memory for so many rows, and notices it late."""
+
+    def __init__(self, network, most, error=None):
+        super().__init__()
+        self.network, self.most, self.scale = network, most, network.scale
+        self.multiple = getattr(network, "multiple", 1)
+        self.full_precision = tuple(f"network.{name}" for name in getattr(network, "full_precision", ()))
+        self.error = error or torch.OutOfMemoryError("no memory")
+
+    def forward(self, image, rows):
+        done = self.network(image, rows)  # what it kept must be forgotten
+        if image.shape[2] > self.most:
+            raise self.error
+        return done
+
+
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("no"), RuntimeError("can't allocate memory: 9 bytes")])
 def test_out_of_memory_goes_on_with_less(with_networks, photo, error):
-    class Greedy(nn.Module):
-        def __init__(self, network, most):
-            super().__init__()
-            self.network, self.most, self.scale = network, most, network.scale
-
-        def forward(self, image, rows):
-            done = self.network(image, rows)  # what it kept must be forgotten
-            if image.shape[2] > self.most:
-                raise error
-            return done
-
     network = make("srresnet")
-    with_networks(usual=network, greedy=Greedy(network, 11), never=Greedy(network, 0))
-    usual = Upscale("usual")(photo).image
-    with pytest.warns(RuntimeWarning, match="out of memory: going on with bands of 20 rows"):
-        assert levels(Upscale("greedy")(photo).image, usual) <= 1
+    with_networks(usual=network, greedy=Greedy(network, 11, error), never=Greedy(network, 0, error))
+    tall = np.concatenate([photo] * 12)  # several bands: what the first one learned holds for all
+    usual = Upscale("usual")(tall).image
+    with pytest.warns(RuntimeWarning, match="out of memory: going on with bands of") as warned:
+        assert levels(Upscale("greedy")(tall).image, usual) <= 1
+    said = [str(one.message).rpartition(" of ")[2] for one in warned]
+    assert said == ["81 rows", "40 rows", "20 rows", "10 rows"]
     never = Upscale("never")
     with warnings.catch_warnings(action="ignore"), pytest.raises(MachineError, match="too wide for this network"):
         never(photo)
+
+
+def test_out_of_memory_keeps_to_the_rows_that_a_network_wants(with_networks, files, photo):
+    network = community.load_upscaler(files["rrdb-unshuffle"])
+    assert network.multiple == 4
+    with_networks(usual=network, greedy=Greedy(network, 13))
+    with pytest.warns(RuntimeWarning, match="bands of 12 rows"):  # and not of 14
+        made = Upscale("greedy")(photo[:28], scale=1).image
+    assert levels(made, Upscale("usual")(photo[:28], scale=1).image) <= 1
 
 
 def test_other_errors_of_the_network_are_not_swallowed(with_networks, photo):

@@ -15,6 +15,7 @@ and `WHOLE` is what it is while the image comes in one piece.
 from __future__ import annotations
 
 import inspect
+import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -153,7 +154,7 @@ def in_bands(network: nn.Module, bands: Iterable[tuple[Tensor, bool]]) -> Iterat
     Parameters
     ----------
     network : nn.Module
-        Its ``forward`` takes ``rows``.
+        Its ``forward`` takes ``rows``; all bands but the last are multiples of its ``multiple``, if it has one.
     bands : iterable of (Tensor, bool)
         (1, C, h, W) from top to bottom, the first with at least `LEAST` rows; and whether it is the last.
 
@@ -177,25 +178,29 @@ def in_bands(network: nn.Module, bands: Iterable[tuple[Tensor, bool]]) -> Iterat
     >>> [part.shape[2] for part in parts], bool((torch.cat(parts, 2) - whole).abs().max() < 1e-6)
     ([32, 48], True)
     """
-    rows = Bands(most=1)
+    rows, most, multiple = Bands(most=1), sys.maxsize, int(getattr(network, "multiple", 1))
     waiting = deque[tuple[Tensor, bool]]()
     for one in bands:
         waiting.append(one)
         while waiting:
             band, last = waiting.popleft()
-            rows.last, rows.most, before = last, max(rows.most, band.shape[2]), rows.state()
+            height = band.shape[2]
+            if height > most:
+                waiting.extendleft([(band[:, :, most:], last), (band[:, :, :most], False)])
+                continue
+            rows.last, rows.most, before = last, min(max(rows.most, height), most), rows.state()
             try:
                 done = network(band, rows)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not lacks_memory(error):
                     raise
-                if band.shape[2] < 2 * LEAST:
+                most = height // 2 // multiple * multiple
+                if most < LEAST:
                     raise MachineError("out of memory: the image is too wide for this network and machine") from None
-                # As if it had not begun, and in two steps.
+                # As if it had not begun, and from here on with fewer rows.
                 rows.restore(before)
-                half = band.shape[2] // 2
-                warnings.warn(f"out of memory: going on with bands of {half} rows", RuntimeWarning, stacklevel=2)
-                waiting.extendleft([(band[:, :, half:], last), (band[:, :, :half], False)])
+                waiting.appendleft((band, last))
+                warnings.warn(f"out of memory: going on with bands of {most} rows", RuntimeWarning, stacklevel=2)
                 continue
             if done.shape[2]:
                 yield done
