@@ -89,7 +89,7 @@ def test_looks_follow_the_rule():
     net = Bright()
     find_faces(np.zeros((2048, 1024, 3), np.uint8), net)
     # The first look has 1,024 pixels on the longer side, in tiles; the last has at most 52.
-    assert max(max(look) for look in net.looks) <= 512 + 2 * 64
+    assert max(max(look) for look in net.looks) <= 640 + 64
     assert net.looks[-3:] == [(128, 64), (64, 32), (32, 16)]
     assert sum(rows * cols for rows, cols in net.looks) > 1024 * 512
     half = Bright()
