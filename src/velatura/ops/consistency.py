@@ -5,9 +5,9 @@ smallest image with these sums (the *range* of the pseudo-inverse) and a rest th
 space*). Projecting replaces the first part and keeps the second (back-projection: Irani and Peleg 1991; as a range and
 null space: Schwab et al. 2019, Wang et al. 2022).
 
-Shrinking is separable, ``D = vertical (x) horizontal``, so the pseudo-inverse is, too: ``D^T (D D^T)^-1`` with a banded
-matrix per axis, solved directly. What a row adds to one far away falls off by about half from row to row, so windows
-with a few pixels of margin give what the whole image gives.
+Shrinking is separable, ``D = vertical (x) horizontal``, so the pseudo-inverse is, too: ``D^T (D D^T)^-1`` with one
+small matrix per axis. What a row adds to one far away falls off by about half from row to row, so windows with a few
+pixels of margin give what the whole image gives.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from scipy.linalg import cho_solve_banded, cholesky_banded
 
 from velatura.ops.resize import Kernel, weights
 
@@ -33,7 +32,7 @@ class _Axis:
     """Shrinking along one axis, or along some rows of it."""
 
     shrink: sparse.csr_array
-    factor: np.ndarray
+    inverse: np.ndarray
 
     def down(self, x: np.ndarray) -> np.ndarray:
         """Shrink the first axis of (N, M)."""
@@ -41,19 +40,14 @@ class _Axis:
 
     def up(self, x: np.ndarray) -> np.ndarray:
         """Give the smallest array that shrinks to ``x``."""
-        solved = cho_solve_banded((self.factor, False), x, check_finite=False)
-        return self.shrink.T @ solved.astype(x.dtype, copy=False)
+        return self.shrink.T @ (self.inverse @ x)
 
 
 def _axis(matrix: Any) -> _Axis:
-    square = sparse.dia_array(matrix @ matrix.T)
-    size, width = matrix.shape[0], int(square.offsets.max(initial=0))
-    banded = np.zeros((width + 1, size))
-    for offset, diagonal in zip(square.offsets, square.data, strict=True):
-        if offset >= 0:
-            banded[width - offset, offset:] = diagonal[offset:size]
+    # Dense, although it could be solved as a band: windows are small, and products of matrices much faster.
+    inverse = np.linalg.inv((matrix @ matrix.T).toarray())
     single: Any = matrix.astype(np.float32)
-    return _Axis(single, cholesky_banded(banded, check_finite=False))
+    return _Axis(single, inverse.astype(np.float32))
 
 
 class Shrinking:
