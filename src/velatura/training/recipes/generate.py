@@ -181,7 +181,11 @@ class TrainDCGAN(_Pictured):
         loss = adversarial(critic(self._seen(image)), True, config.loss)
         loss = loss + adversarial(critic(self._seen(made)), False, config.loss)
         penalized = config.penalty > 0 and step % config.penalty_every == 0
-        slope = _slope(critic, self._seen(image)) if penalized else torch.zeros_like(loss)
+        slope = torch.zeros_like(loss)
+        if penalized:
+            with training.fabric.autocast():
+                # Fabric's wrapper allows no gradient but that of `descend`.
+                slope = _slope(self.networks["discriminator"], self._seen(image))
         training.descend("discriminator", loss + 0.5 * config.penalty * config.penalty_every * slope)
 
         with _frozen(self.networks["discriminator"]):

@@ -352,28 +352,23 @@ def evaluate(fill: Any, images: Tensor, train: Tensor | None = None, seed: int =
     Returns
     -------
     dict
-        ``rows[kind][method]`` = mean, low, high (95 %) in dB; methods ``membrane``, ``nearest`` if `train` is given,
-        ``plain`` (the generator's pixels put in), ``joined``; ``images``, ``seed`` and ``protocol`` in words.
+        ``rows[kind][method]`` = mean, low, high (95 %) in dB; methods ``plain`` (the generator's pixels put in),
+        ``membrane`` (nothing joined), ``nearest`` (joined) if `train` is given, ``joined`` (ours); ``images``, ``seed``
+        and ``protocol`` in words.
     """
     rows: dict[str, dict[str, list[float]]] = {}
     for kind in KINDS:
-        found: dict[str, list[NDArray[np.float64]]] = {}
-        # Pixels are drawn anew for every picture; the other holes are the same for all.
-        parts = list(images.split(1)) if kind == "random" else [images]
-        for index, part in enumerate(parts):
-            for mask in holes(images.shape[-1], kind, index):
-                planes = _repeated(mask, len(part))
-                made = fill(part, planes)
-                ways = {"membrane": join(torch.zeros_like(part), part, mask)}
-                if train is not None:
-                    ways["nearest"] = join(nearest(part, planes, train), part, mask)
-                ways["plain"] = torch.where(planes > 0.5, made, part)
-                ways["joined"] = join(made, part, mask)
-                for method, result in ways.items():
-                    found.setdefault(method, []).append(psnrs(result, part))
+        sides = []
+        for every in _planes(images, kind):
+            ways = {"membrane": torch.zeros_like(images)}
+            if train is not None:
+                ways["nearest"] = nearest(images, every, train)
+            ways["joined"] = fill(images, every)
+            joined = {method: psnrs(_join_each(made, images, every), images) for method, made in ways.items()}
+            plain = psnrs(torch.where(every > 0.5, ways["joined"], images), images)
+            sides.append({"plain": plain, **joined})
         # The mean over four sides is one figure of a picture.
-        values = {m: np.concatenate(v) if kind == "random" else np.mean(v, axis=0) for m, v in found.items()}
-        rows[kind] = {method: _interval(value, seed) for method, value in values.items()}
+        rows[kind] = {method: _interval(np.mean([side[method] for side in sides], axis=0), seed) for method in sides[0]}
     return {
         "images": len(images),
         "seed": seed,
@@ -385,6 +380,22 @@ def evaluate(fill: Any, images: Tensor, train: Tensor | None = None, seed: int =
         ),
         "rows": rows,
     }
+
+
+def _planes(images: Tensor, kind: str) -> list[Tensor]:
+    """Give the masks of a kind for all pictures: (N, 1, H, W) each; pixels are drawn anew for every picture."""
+    count, size = len(images), images.shape[-1]
+    if kind == "random":
+        return [torch.from_numpy(np.stack([holes(size, kind, index) for index in range(count)]))]
+    return [_repeated(mask, count) for mask in holes(size, kind)]
+
+
+def _join_each(fills: Tensor, images: Tensor, planes: Tensor) -> Tensor:
+    """Join as `join` does, all at once if the pictures have one mask."""
+    if bool((planes == planes[:1]).all()):
+        return join(fills, images, planes[0, 0].numpy())
+    each = zip(fills.split(1), images.split(1), planes, strict=True)
+    return torch.cat([join(fill, image, mask[0].numpy()) for fill, image, mask in each])
 
 
 def nearest(images: Tensor, mask: Tensor, train: Tensor) -> Tensor:
