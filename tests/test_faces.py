@@ -122,7 +122,7 @@ def test_options_out_of_range_are_refused(wrong):
         find_faces(np.zeros((32, 32), np.uint8), Bright(), **wrong)
 
 
-@pytest.mark.parametrize("array", [np.zeros((0, 4, 3)), np.zeros(5), np.zeros((4, 4), np.int64)])
+@pytest.mark.parametrize("array", [np.zeros((0, 4, 3)), np.zeros(5), np.zeros((4, 4, 4)), np.zeros((4, 4), np.int64)])
 def test_what_is_no_picture_is_refused(array):
     with pytest.raises(InputError, match="expected"):
         find_faces(array, Bright())

@@ -509,8 +509,8 @@ def _white(dtype: np.dtype) -> float:
 def _pixels(picture: Picture | np.ndarray) -> np.ndarray:
     pixels = np.asarray(getattr(picture, "pixels", picture))
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    if pixels.ndim != 3 or not pixels.size:
-        raise InputError(f"got an array of shape {pixels.shape}; expected a picture, (H, W) or (H, W, C)")
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or not pixels.size:
+        raise InputError(f"got an array of shape {pixels.shape}; expected a picture, (H, W), (H, W, 1) or (H, W, 3)")
     if pixels.dtype.kind != "f" and pixels.dtype not in (np.uint8, np.uint16):
         raise InputError(f"got pixels of type {pixels.dtype}; expected uint8, uint16 or floats in 0..1")
     return pixels
