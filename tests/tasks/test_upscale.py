@@ -176,7 +176,9 @@ def test_size_instead_of_scale(photo, size, expected):
         ({"size": "x"}, "expected WxH, Wx or xH"),
         ({"size": "-5x9"}, "expected WxH, Wx or xH"),
         ({"size": (None, None)}, "at least one side"),
-        ({"size": "0x0"}, "at least one side"),
+        ({"size": "0x0"}, "option 'size': got '0x0'; expected WxH, Wx or xH, in pixels, at least one side"),
+        ({"size": "0x80"}, "option 'size': got 0; input should be greater than 0"),
+        ({"size": "²x"}, "expected WxH, Wx or xH"),
         ({"size": (49, 40)}, "size 49x40 is out of reach for 50x40; expected each side from 1 to 8 times as long"),
         ({"size": "401x"}, "out of reach"),
         ({"scale": 0.9}, "greater than or equal to 1"),
@@ -231,6 +233,16 @@ def test_transparent_surroundings_leave_no_fringe(tasks, kind, dtype):
     assert levels(black[..., :3][seen] / white * 255, solid.max() / white * 255) <= 6
     expected = resize(photos[0][..., 3], 120, 150, "bicubic").clip(0, white)
     assert levels(black[..., 3] / white, expected / white) * 255 <= 1
+
+
+@pytest.mark.parametrize("kind", ["srresnet", "bicubic"])
+def test_consistency_does_not_bring_back_what_nobody_sees(tasks, kind):
+    photo = np.full((24, 30, 4), (200, 200, 200, 255), np.uint8)
+    photo[:, 15:] = 0
+    black = tasks[kind](photo, consistent=True).image
+    photo[:, 15:, :3] = 90
+    grey = tasks[kind](photo, consistent=True).image
+    np.testing.assert_array_equal(black[black[..., 3] > 0], grey[grey[..., 3] > 0])
 
 
 @pytest.mark.parametrize("kind", ["srresnet", "bicubic"])

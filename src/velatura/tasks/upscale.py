@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt
 from scipy.ndimage import uniform_filter
 
 from velatura.errors import InputError
@@ -87,19 +88,19 @@ CALIBRATIONS = {
 
 def _size(value: Any) -> Any:
     """Accept ``"WxH"``, ``"Wx"`` and ``"xH"`` where a size is wanted."""
-    if not isinstance(value, str):
-        return value
-    width, cross, height = value.lower().partition("x")
-    if not cross or not (width or height) or not all(part.isdigit() or not part for part in (width, height)):
-        raise ValueError("expected WxH, Wx or xH, in pixels")
-    return tuple(int(part) if part else None for part in (width, height))
+    if isinstance(value, str):
+        found = re.fullmatch(r"([0-9]*)x([0-9]*)", value.lower())
+        value = tuple(int(part) if part else None for part in found.groups()) if found else ()
+    if isinstance(value, tuple | list) and not any(value):
+        raise ValueError("expected WxH, Wx or xH, in pixels, at least one side")
+    return value
 
 
 class UpscaleParams(Params):
     """Options of `Upscale`."""
 
     scale: float = Field(4.0, ge=SMALLEST, le=LARGEST, description="how many times larger, any number")
-    size: Annotated[tuple[int | None, int | None] | None, BeforeValidator(_size)] = Field(
+    size: Annotated[tuple[PositiveInt | None, PositiveInt | None] | None, BeforeValidator(_size)] = Field(
         None, description="size of the result instead of a scale: WxH, Wx or xH", json_schema_extra={"unit": "px"}
     )
     realism: float | None = Field(
@@ -110,12 +111,6 @@ class UpscaleParams(Params):
         "bicubic", description="how the photograph was shrunk, for consistent"
     )
     evidence: bool = Field(False, description="map of how much of the detail the photograph does not determine")
-
-    @model_validator(mode="after")
-    def _check_size(self) -> Self:
-        if self.size is not None and not any(self.size):
-            raise ValueError("expected at least one side of at least 1 pixel")
-        return self
 
     def target(self, height: int, width: int) -> tuple[int, int]:
         """Give the height and width of the result.
@@ -249,13 +244,14 @@ class Upscale(Task):
         """Check the size, and hand out the rows."""
         picture: Picture = images[0]
         size = params.target(picture.height, picture.width)
+        small = picture.height, picture.width
+        seen = _seen(picture) if self._kernel is None or params.consistent else picture
         if self._kernel is not None:
             colours = _by_kernel(picture, size, self._kernel)
         else:
-            colours = _by_network(self._networks[params.realism], _seen(picture), size, self._memory)
-        small = picture.height, picture.width
+            colours = _by_network(self._networks[params.realism], seen, size, self._memory)
         if params.consistent:
-            colours = _projected(RowBuffer(colours), picture, Shrinking(size, small, params.kernel))
+            colours = _projected(RowBuffer(colours), seen, Shrinking(size, small, params.kernel))
         evidence = np.empty(small if params.evidence else (0, 0), np.uint8)
         if params.evidence:
             colours = _witnessed(RowBuffer(colours), small, size, self.calibration, evidence)
@@ -471,9 +467,15 @@ def _luma_weights(channels: int) -> np.ndarray:
 def _map_bands(found: np.ndarray, size: tuple[int, int]) -> Bands:
     """Enlarge the map to the size of the result."""
     resized = RowResize(found.shape, size, "linear")
-    rows = (resized.rows(found, 0, strip)[..., None] for strip in _strips(size[0]))
     like = Picture(np.zeros((1, 1, 1), np.uint8))
-    return Bands(like, *size, (_quantized(band, like.pixels.dtype, 255) for band in rows), channels=1)
+
+    def rows() -> Iterator[np.ndarray]:
+        for strip in _strips(size[0]):
+            start, stop = resized.needs(strip)
+            made = resized.rows(found[start:stop], start, strip)[..., None]
+            yield _quantized(made, like.pixels.dtype, 255)
+
+    return Bands(like, *size, rows(), channels=1)
 
 
 # --- rows of the result -----------------------------------------------------------------------------------------------
