@@ -56,7 +56,7 @@ IMPURE_CALLS = {"open", "print"}
 IMPURE_OF_TORCH = {"cuda", "device", "load", "save"}
 
 # These must stay quick to import.
-WITHOUT_TORCH = ("image", "tiling", "task", "catalog", "batch", "ops", "placement", "openvino_engine")
+WITHOUT_TORCH = ("image", "tiling", "task", "catalog", "batch", "ops", "placement", "openvino_engine", "faces")
 
 # What an application has under its basename, beside tasks/X.py.
 COLUMN = (

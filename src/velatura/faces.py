@@ -152,7 +152,7 @@ def find_faces(
 
     Parameters
     ----------
-    picture : Picture or ndarray, (H, W) or (H, W, C)
+    picture : Picture or ndarray, (H, W), (H, W, 1) or (H, W, 3)
         uint8, uint16, or floats in 0..1; grey or RGB.
     finder : FaceFinder, optional
         From `load_finder`, on any device; the one that comes with the package if none is given.
@@ -345,7 +345,7 @@ def align(picture: Picture | np.ndarray, face: Face, size: int) -> tuple[Floats,
 
     Parameters
     ----------
-    picture : Picture or ndarray, (H, W) or (H, W, C)
+    picture : Picture or ndarray, (H, W), (H, W, 1) or (H, W, 3)
         uint8, uint16, or floats in 0..1.
     face : Face
     size : int
@@ -433,7 +433,7 @@ def paste(picture: Picture | np.ndarray, window: Window) -> np.ndarray:
 
     Parameters
     ----------
-    picture : Picture or ndarray, (H, W) or (H, W, C)
+    picture : Picture or ndarray, (H, W), (H, W, 1) or (H, W, 3)
     window : Window
         Its pixels in 0..1.
 
