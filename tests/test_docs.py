@@ -33,6 +33,18 @@ def test_stale_table_is_named(tmp_path: Path):
     assert subprocess.run([sys.executable, script, "--check"], capture_output=True).returncode == 0
 
 
+def test_what_nobody_measured_is_said_to_be_unknown(tmp_path: Path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "README.md").write_text("<!-- table: scores none -->\n<!-- end -->\n")
+    page = tmp_path / "docs/index.md"
+    page.write_text("<!-- table: benchmark none-speed -->\n<!-- end -->\n")
+    script = tmp_path / "docs/tables.py"
+    script.write_text((ROOT / "docs/tables.py").read_text())
+    assert subprocess.run([sys.executable, script], capture_output=True).returncode == 0
+    assert page.read_text().splitlines()[1] == "*Not measured yet.*"
+    assert (tmp_path / "README.md").read_text().splitlines()[1] == "*Not measured yet.*"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_files(page: Path):
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
