@@ -93,6 +93,21 @@ def test_colours_that_nobody_sees_are_no_source(color, mask):
     assert (first[..., 3] == opacity).all()
 
 
+def test_what_is_seen_may_be_far_away():
+    photo = np.zeros((180, 180, 4), np.uint8)
+    photo[:20] = (200, 100, 50, 255)
+    filled = inpaint(photo, box=(150, 150, 10, 10)).image[150:160, 150:160]
+    assert (np.abs(filled - (200.0, 100, 50, 255)) < 3).all()
+
+
+def test_a_grey_image_is_painted_in_grey(photo):
+    with pytest.raises(InputError, match="the image is grey, and #ff00ff is a colour"):
+        inpaint(photo, mask_color="#ff00ff")
+    painted = photo.copy()
+    painted[50:60, 40:50] = 255
+    assert (inpaint(painted, mask_color="ffffff").image[50:60, 40:50] < 255).any()
+
+
 def test_the_seed_decides(color, mask):
     first = inpaint(color, mask, seed=3).image
     assert np.array_equal(first, inpaint(color, mask, seed=3).image)
@@ -123,7 +138,7 @@ def test_from_file_to_file(color, mask, tmp_path):
         (None, {"box": (140, 0, 5, 5)}, "box 140,0,5,5 covers nothing of the image, which is 140x120"),
         (None, {"box": (0, 0, 0, 5)}, "covers nothing"),
         (None, {"box": "1,2,3"}, "option 'box': got '1,2,3'; expected X,Y,W,H"),
-        (None, {"mask_color": "red"}, "expected a colour such as #ff00ff"),
+        (None, {"mask_color": "red"}, "expected a colour such as ff00ff"),
         (None, {"mask_color": "#010203"}, "nothing to fill"),
         (None, {"boxes": 1}, "unknown option 'boxes'; did you mean 'box'"),
     ],

@@ -13,7 +13,7 @@ inpaint = image_command(
     examples="""
     velatura inpaint photo.jpg --mask hole.png -o filled.jpg
     velatura inpaint photo.jpg --box 420,310,80,60 -o filled.jpg
-    velatura inpaint painted.png --mask-color #ff00ff -o filled.png
+    velatura inpaint painted.png --mask-color ff00ff -o filled.png
     velatura inpaint photos/ --mask masks/ -o filled/      (a batch)
     """,
 )

@@ -38,9 +38,9 @@ def _box(value: Any) -> Any:
 
 
 def _color(value: Any) -> Any:
-    """Accept ``"#rrggbb"`` only."""
+    """Accept ``"rrggbb"`` and ``"#rrggbb"`` only."""
     if isinstance(value, str) and not re.fullmatch(r"#?[0-9a-fA-F]{6}", value):
-        raise ValueError("expected a colour such as #ff00ff")
+        raise ValueError("expected a colour such as ff00ff")
     return value
 
 
@@ -53,7 +53,7 @@ class InpaintParams(Params):
         json_schema_extra={"unit": "px"},
     )
     mask_color: Annotated[str | None, BeforeValidator(_color)] = Field(
-        None, description="fill what is painted in this colour: #rrggbb"
+        None, description="fill what is painted in this colour: rrggbb, such as ff00ff"
     )
     seed: int = Field(0, ge=0, description="another number gives another fill")
 
@@ -204,7 +204,7 @@ def _coverage(picture: Picture, mask: np.ndarray | None, params: InpaintParams) 
         coverage = (picture.alpha == 0) * np.uint8(255)
     if not coverage.any():
         raise InputError("nothing to fill: no pixel of the mask is white")
-    if (coverage if picture.alpha is None else coverage | (picture.alpha == 0)).all():
+    if not _known(coverage, picture.alpha).any():
         raise InputError("nothing is left to fill from: the whole image is hole")
     return coverage
 
@@ -214,6 +214,8 @@ def _painted(picture: Picture, color: str) -> np.ndarray:
     text = color.removeprefix("#")
     wanted = np.array([int(text[i : i + 2], 16) for i in (0, 2, 4)])
     if picture.channels == 1:
+        if wanted.min() < wanted.max():
+            raise InputError(f"the image is grey, and {color} is a colour; give a grey, or a mask")
         wanted = wanted[:1]
     found = np.empty((picture.height, picture.width), bool)
     for top in range(0, picture.height, STRIP):
@@ -230,8 +232,8 @@ class _Region:
     outer: tuple[slice, slice]
 
 
-def _regions(coverage: np.ndarray) -> list[_Region]:
-    """List the holes, those near each other as one."""
+def _regions(coverage: np.ndarray, alpha: np.ndarray | None) -> list[_Region]:
+    """List the holes, those near each other as one; something is known around each."""
     rows, cols = np.flatnonzero(coverage.any(1)), np.flatnonzero(coverage.any(0))
     top, left = int(rows[0]), int(cols[0])
     within = coverage[top : rows[-1] + 1, left : cols[-1] + 1] > 0
@@ -241,12 +243,26 @@ def _regions(coverage: np.ndarray) -> list[_Region]:
     for down, across in ndimage.find_objects(labels):
         inner = _moved(down, top), _moved(across, left)
         context = min(max(*(part.stop - part.start for part in inner), LEAST_CONTEXT), MOST_CONTEXT)
-        height, width = (
-            slice(max(part.start - context, 0), min(part.stop + context, size))
-            for part, size in zip(inner, coverage.shape, strict=True)
-        )
-        regions.append(_Region(inner, (height, width)))
+        outer = _grown(inner, context, coverage.shape)
+        # Where all around is transparent, what is seen lies further away.
+        while not _known(coverage[outer], None if alpha is None else alpha[outer]).any():
+            context *= 2
+            outer = _grown(inner, context, coverage.shape)
+        regions.append(_Region(inner, outer))
     return regions
+
+
+def _known(coverage: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
+    """Tell what a fill may be made of: what is no hole, and seen."""
+    return coverage == 0 if alpha is None else (coverage == 0) & (alpha > 0)
+
+
+def _grown(inner: tuple[slice, slice], by: int, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """Grow a box, as far as the image reaches."""
+    rows, cols = (
+        slice(max(part.start - by, 0), min(part.stop + by, size)) for part, size in zip(inner, shape, strict=True)
+    )
+    return rows, cols
 
 
 def _moved(part: slice, by: int) -> slice:
@@ -258,7 +274,7 @@ def _moved(part: slice, by: int) -> slice:
 
 def _rows(picture: Picture, coverage: np.ndarray, seed: int, progress: Progress) -> Iterator[np.ndarray]:
     """Fill the holes, and put them into the rows."""
-    regions = _regions(coverage)
+    regions = _regions(coverage, picture.alpha)
     fills = []
     for done, region in enumerate(regions):
         progress(done, len(regions), "filling")
@@ -292,9 +308,6 @@ def _filled(picture: Picture, coverage: np.ndarray, region: _Region, seed: int, 
     """Fill one region: (h, w, C) float32 in [0, 1], its inner part."""
     window = picture.pixels[region.outer] * np.float32(1 / picture.white)
     alpha = None if picture.alpha is None else picture.alpha[region.outer]
-    unknown = coverage[region.outer] > 0
-    if alpha is not None:
-        unknown |= alpha == 0
-    filled = fill_by_exemplar(window, unknown, seed=seed, tick=tick)
+    filled = fill_by_exemplar(window, ~_known(coverage[region.outer], alpha), seed=seed, tick=tick)
     rows, cols = (_moved(inner, -outer.start) for inner, outer in zip(region.inner, region.outer, strict=True))
     return filled[rows, cols].copy()
