@@ -80,11 +80,17 @@ def test_pixel_norm():
 def test_what_a_new_network_makes_is_within_reach():
     """Signals keep their size through all layers, or training begins with a wait."""
     torch.manual_seed(0)
-    image = Generator().eval()(torch.randn(8, 128))
+    image = Generator().eval()(torch.randn(8, 128)).detach()
     assert 0.05 < float(image.std()) < 1
-    maps = Trunk(3, 48, 3, norm=True)(torch.randn(4, 3, 64, 64))
+    maps = Trunk(3, 48, 3, norm=True)(torch.randn(4, 3, 64, 64)).detach()
     assert 0.1 < float(maps.std()) < 10
     assert float(Discriminator()(torch.rand(8, 3, 64, 64)).detach().abs().max()) < 5
+
+
+def test_a_new_network_makes_no_checkerboard():
+    net = Generator(8, width=4)
+    blocks = net(net.draw(2)).detach().unfold(2, 2, 2).unfold(3, 2, 2).flatten(-2)
+    torch.testing.assert_close(blocks, blocks[..., :1].expand_as(blocks))
 
 
 def test_every_weight_learns():

@@ -16,7 +16,7 @@ def test_it_learns_to_encode_and_decode():
         optimizer.zero_grad()
         (losses[-1] + 1e-3 * posterior.divergence().mean()).backward()
         optimizer.step()
-    assert float(losses[-1]) < 0.5 * float(losses[0])
+    assert float(losses[-1].detach()) < 0.5 * float(losses[0].detach())
 
 
 def test_noise_moves_along_the_posterior():
