@@ -285,6 +285,23 @@ def test_maps_replace_nothing_unasked_and_are_no_inputs(photos: Path, tmp_path: 
         run_batch(replace(traced, maps={"change": str(photos)}), [photos], tmp_path / "other")
 
 
+def test_resume_makes_maps_that_went_and_no_others(photos: Path, tmp_path: Path):
+    out, maps = tmp_path / "out", tmp_path / "maps"
+    traced = WorkSpec("filters:Traced", {"change": True}, threads=1, maps={"change": str(maps)})
+    run_batch(traced, [photos], out)
+    (maps / "b.png.png").unlink()
+    left = maps / ".velatura-killed.tmp"
+    left.touch()
+    report = run_batch(traced, [photos], out, resume=True)
+    assert (report.done, report.skipped) == (1, 3)
+    assert (maps / "b.png.png").is_file()
+    assert not left.exists()
+    with pytest.raises(InputError, match="was begun with maps"):
+        run_batch(replace(traced, maps={"change": str(tmp_path / "others")}), [photos], out, resume=True)
+    with pytest.raises(InputError, match="is a file; expected a folder for the pictures beside"):
+        run_batch(replace(traced, maps={"change": str(photos / "a.png")}), [photos], tmp_path / "new")
+
+
 # --- resume ----------------------------------------------------------------------------------------------------------
 
 

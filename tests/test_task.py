@@ -221,6 +221,15 @@ def test_files_of_maps_are_checked_before_the_work(traced: Traced, photo: Path, 
     assert taken.read_text() == "mine"
 
 
+def test_maps_that_no_format_holds_are_refused_before_the_work(traced: Traced, tmp_path: Path):
+    wide = np.zeros((1, 16400, 3), np.uint8)
+    with pytest.raises(InputError, match="too many for WEBP"):
+        traced.to_file(wide, out=tmp_path / "out.png", maps={"change": tmp_path / "map.webp"})
+    with pytest.raises(InputError, match="the result and its change; name two files"):
+        traced.to_file(wide, out=tmp_path / "out.png", maps={"change": tmp_path / "out.png"})
+    assert not list(tmp_path.iterdir())
+
+
 def test_maps_follow_the_options_of_saving_but_for_the_format(traced: Traced, photo: Path):
     out, beside = photo.with_name("out"), photo.with_name("change.png")
     beside.write_text("old")

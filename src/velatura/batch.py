@@ -86,6 +86,9 @@ def plan(
     out, written = Path(out), {Path(folder).resolve() for folder in (out, *beside)}
     given = (*inputs, *(None for _ in range(len(kind.inputs) - len(inputs))))
     paths = [None if value is None else Path(value) for value in given]
+    for folder in beside:
+        if Path(folder).exists() and not Path(folder).is_dir():
+            raise InputError(f"{folder}: is a file; expected a folder for the pictures beside the outputs of a folder")
     for path in paths:
         if path is not None and not path.exists():
             raise InputError(f"{path}: no such file or folder")
@@ -267,8 +270,8 @@ def _refuse_difference(old: Mapping[str, Any], new: Mapping[str, Any], path: Pat
                 )
 
 
-def _header(work: WorkSpec) -> dict[str, Any]:
-    """Collect everything that decides the bytes of an output, its inputs aside."""
+def _header(work: WorkSpec, out: Path) -> dict[str, Any]:
+    """Collect everything that decides the bytes of the outputs and where they lie, the inputs aside."""
     return {
         "manifest": 1,
         "velatura": __version__,
@@ -282,6 +285,7 @@ def _header(work: WorkSpec) -> dict[str, Any]:
         "format": work.save.format,
         "quality": work.save.quality,
         "mark": work.save.mark,
+        "maps": {name: os.path.relpath(folder, out) for name, folder in work.maps.items()},
     }
 
 
@@ -396,9 +400,9 @@ def run_batch(
 
     with closing(manifest):
         prints = {job: _fingerprints(work.kind, job.inputs) for job in (*jobs, *(one.job for one in unpaired))}
-        todo = [job for job in jobs if not _is_done(job, prints[job], manifest, out)]
+        todo = [job for job in jobs if not _is_done(job, work, prints[job], manifest, out)]
         if resume:
-            _remove_leftovers(todo)
+            _remove_leftovers(path for job in todo for path in (Path(job.output), *work.map_files(job).values()))
         failed: list[Outcome] = []
         done = 0
         noted: dict[str, list[str]] = {}
@@ -435,7 +439,7 @@ def _closable(outcomes: Iterator[Outcome]) -> Generator[Outcome, None, None]:
 def _open_manifest(out: Path, work: WorkSpec, jobs: Sequence[Job], *, resume: bool) -> Manifest:
     """Make the output folder and settle what of it may be replaced."""
     path = out / MANIFEST
-    header = _header(work)
+    header = _header(work, out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         if path.exists():
@@ -458,19 +462,20 @@ def _open_manifest(out: Path, work: WorkSpec, jobs: Sequence[Job], *, resume: bo
         raise InputError(f"{error.filename}: no permission to write; choose another output folder") from None
 
 
-def _remove_leftovers(jobs: Iterable[Job]) -> None:
+def _remove_leftovers(outputs: Iterable[Path]) -> None:
     """Remove the unfinished files of a run that was killed, and so could not do it itself."""
-    for folder in {Path(job.output).parent for job in jobs}:
+    for folder in {path.parent for path in outputs}:
         for file in folder.glob(".velatura-*.tmp"):
             file.unlink(missing_ok=True)
 
 
-def _is_done(job: Job, prints: Mapping[str, Any], manifest: Manifest, out: Path) -> bool:
+def _is_done(job: Job, work: WorkSpec, prints: Mapping[str, Any], manifest: Manifest, out: Path) -> bool:
     line = manifest.records.get(_relative(job.output, out))
     if line is None or line.get("status") != "done" or line.get("inputs") != prints:
         return False
     output = Path(job.output)
-    return output.is_file() and output.stat().st_size == line.get("bytes")
+    whole = output.is_file() and output.stat().st_size == line.get("bytes")
+    return whole and all(path.is_file() for path in work.map_files(job).values())
 
 
 def _line(outcome: Outcome, prints: Mapping[str, Any], out: Path) -> dict[str, Any]:

@@ -148,7 +148,8 @@ class Bands:
     made_by : str or None
         The trained model whose work the pixels hold; None for plain mathematics.
     maps : dict of str to callable
-        What was asked for of the task's `outputs`: functions that give its bands once all rows are used up.
+        What was asked for of the task's `outputs`: functions that give its bands once all rows are used up. At most
+        as large as the output.
     extras : dict
         What the application adds to its `Result`.
     """
@@ -381,8 +382,10 @@ class Task(ABC):
             format=save.format,
             bits=bands.like.bits,
         )
-        for path in maps.values():
-            check_output(path, inputs=(*values, Path(out)), overwrite=save.overwrite)
+        for name, path in maps.items():
+            if Path(path).resolve() == Path(out).resolve():
+                raise InputError(f"{path}: is to hold the result and its {name}; name two files")
+            check_output(path, inputs=values, overwrite=save.overwrite, height=bands.height, width=bands.width)
         _write(bands, out, save)
         for name, path in maps.items():
             _write(bands.maps[name](), path, replace(save, format=None))
