@@ -1,7 +1,8 @@
 """Exported upscalers run by OpenVINO, in a process that never loads torch.
 
 For `velatura.onnx_export`'s files. An ONNX network keeps no rows between bands, so that an image goes through it in
-tiles, with `ExportedUpscaler.halo` pixels around each (`velatura.tiling.tiles`).
+tiles (`velatura.tiling.tiles`): with `ExportedUpscaler.receptive_radius` pixels around each for the same result, with
+`ExportedUpscaler.halo` for less than half a grey level off and less work.
 
 OpenVINO's package reports every import to its maker's statistics, without asking. Here it is imported without the
 module that does so, which it can do without: nothing is sent and nothing is written to the home folder.
