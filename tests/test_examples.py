@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from velatura.catalog import cards
-
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -34,7 +32,6 @@ def test_blend(tmp_path: Path):
     run("blend.py", tmp_path)  # a second time
 
 
-@pytest.mark.skipif(all(card.name != "srresnet" for card in cards()), reason="srresnet is not shipped yet")
 def test_upscale(tmp_path: Path):
     said = run("upscale.py", tmp_path)
     assert "enlarged: ndarray, (320, 320, 3), uint8" in said
@@ -51,3 +48,10 @@ def test_upscale(tmp_path: Path):
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_every_example_is_tested(path: Path):
     assert f"test_{path.stem}" in globals()
+
+
+def test_inpaint(tmp_path: Path):
+    said = run("inpaint.py", tmp_path)
+    assert "the same by box and by transparency: True True" in said
+    assert "refused: mask is 300x100" in said
+    assert (tmp_path / "velatura-example" / "inpainted.png").is_file()
