@@ -42,7 +42,7 @@ class Muon(Optimizer):
         Of the matrices (Nesterov's form).
     decay : float
         The matrices lose this share times the rate of themselves in every step. Steps do not grow smaller with the
-        gradient, so without it a network without norms leaves what bfloat16 bears (rate .01, no decay: after 900 steps).
+        gradient, so without it a network without norms leaves what bfloat16 bears (rate .01: after 900 steps).
 
     Notes
     -----
