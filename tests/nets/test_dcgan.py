@@ -47,10 +47,10 @@ def test_refuses(make, wrong):
         make(**wrong)
 
 
-@pytest.mark.parametrize("form", ["residual", "paper"])
-def test_an_image_does_not_depend_on_its_neighbours(form):
+@pytest.mark.parametrize(("form", "norm"), [("residual", "pixel"), ("residual", "batch"), ("paper", "pixel")])
+def test_an_image_does_not_depend_on_its_neighbours(form, norm):
     """In eval: the paper's batch norm takes what it has learned."""
-    generator, critic = Generator(16, width=8, form=form), Discriminator(width=8, form=form)
+    generator, critic = Generator(16, width=8, form=form, norm=norm), Discriminator(width=8, form=form)
     for _ in range(3):
         critic(generator(generator.draw(8)))
     generator.eval()
@@ -82,7 +82,7 @@ def test_what_a_new_network_makes_is_within_reach():
     torch.manual_seed(0)
     image = Generator().eval()(torch.randn(8, 128)).detach()
     assert 0.05 < float(image.std()) < 1
-    maps = Trunk(3, 48, 3, norm=True)(torch.randn(4, 3, 64, 64)).detach()
+    maps = Trunk(3, 48, 3, norm="pixel")(torch.randn(4, 3, 64, 64)).detach()
     assert 0.1 < float(maps.std()) < 10
     assert float(Discriminator()(torch.rand(8, 3, 64, 64)).detach().abs().max()) < 5
 

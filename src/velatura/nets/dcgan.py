@@ -23,6 +23,7 @@ from torch.nn import functional
 __all__ = ["Discriminator", "Generator", "Trunk", "pixel_norm"]
 
 Form = Literal["residual", "paper"]
+Norm = Literal["pixel", "batch", "none"]
 
 HALVINGS = 4  # 64 to 4 pixels: figure 1
 SLOPE = 0.2  # of the leaky ReLU, section 3
@@ -50,6 +51,9 @@ class Generator(nn.Module):
         Ours, or the paper's: fractionally strided convolutions, batch norm, ReLU, tanh.
     prior : {"normal", "uniform"}
         What latents are drawn from: N(0, 1), or U(-1, 1) as in the paper.
+    norm : {"pixel", "batch"}
+        Of our form. A GAN wants ``batch``: without it all latents soon made one image in two probes of 200 steps, which
+        is what the paper has it for (section 3).
 
     Raises
     ------
@@ -80,6 +84,7 @@ class Generator(nn.Module):
         kernel: int = 3,
         form: Form = "residual",
         prior: Literal["normal", "uniform"] = "normal",
+        norm: Norm = "pixel",
     ) -> None:
         super().__init__()
         _check(size, kernel)
@@ -98,7 +103,8 @@ class Generator(nn.Module):
             widths = [4 * width, 4 * width, 2 * width, width]
             self.expand = nn.Linear(latent, widths[0] * side**2)
             self.place = nn.Unflatten(1, (widths[0], side, side))
-            self.blocks = nn.ModuleList(_Block(each, kernel, norm=True) for each in widths)
+            self.blocks = nn.ModuleList(_Block(each, kernel, norm) for each in widths)
+            self.norm = _normalize(width, norm)
             self.narrow = nn.ModuleList(_convolution(before, after, kernel) for before, after in pairwise(widths))
             self.leave = nn.Conv2d(width, 4 * channels, 3, padding=1)
             with torch.no_grad():
@@ -124,7 +130,7 @@ class Generator(nn.Module):
         for narrow, block in zip(self.narrow, self.blocks[1:], strict=True):
             x = functional.interpolate(narrow(x), scale_factor=2, mode="bilinear", align_corners=False)
             x = block(x)
-        return 0.5 + functional.pixel_shuffle(self.leave(_leaky(pixel_norm(x))), 2).float()
+        return 0.5 + functional.pixel_shuffle(self.leave(_leaky(self.norm(x))), 2).float()
 
     def draw(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw latents from the prior, on the CPU.
@@ -186,7 +192,7 @@ class Discriminator(nn.Module):
             self.layers = nn.Sequential(*layers)
         else:
             widths = [4 * width]
-            self.layers = nn.Sequential(Trunk(channels, width, kernel, norm=False), nn.LeakyReLU(SLOPE))
+            self.layers = nn.Sequential(Trunk(channels, width, kernel, norm="none"), nn.LeakyReLU(SLOPE))
         self.score = nn.Linear(widths[-1] * side**2, 1)
         if form == "paper":
             _as_in_the_paper(self)
@@ -207,16 +213,16 @@ class Trunk(nn.Module):
         Channels at half the size; twice, four and four times as many after each of three more halvings.
     kernel : int
         Size of the convolutions, odd.
-    norm : bool
-        Whether every block sees pixels of unit length.
+    norm : {"pixel", "batch", "none"}
+        Of what every block sees.
 
     Examples
     --------
-    >>> Trunk(4, width=8, kernel=3, norm=True)(torch.rand(1, 4, 64, 64)).shape
+    >>> Trunk(4, width=8, kernel=3, norm="pixel")(torch.rand(1, 4, 64, 64)).shape
     torch.Size([1, 32, 4, 4])
     """
 
-    def __init__(self, channels: int, width: int, kernel: int, norm: bool) -> None:
+    def __init__(self, channels: int, width: int, kernel: int, norm: Norm) -> None:
         super().__init__()
         widths = [width, 2 * width, 4 * width, 4 * width]
         # The first halving is a rearrangement: nothing is lost that a hole of single pixels leaves.
@@ -235,16 +241,20 @@ class Trunk(nn.Module):
 class _Block(nn.Module):
     """A residual block; the trunk itself is never normalized."""
 
-    def __init__(self, width: int, kernel: int, norm: bool) -> None:
+    def __init__(self, width: int, kernel: int, norm: Norm) -> None:
         super().__init__()
-        self.norm = norm
+        self.norm = _normalize(width, norm)
         self.first, self.second = _convolution(width, width, kernel), _convolution(width, width, kernel)
         with torch.no_grad():
             self.second.weight.mul_(SMALLER)
 
     def forward(self, x: Tensor) -> Tensor:
-        branch = pixel_norm(x) if self.norm else x
-        return x + self.second(_leaky(self.first(_leaky(branch))))
+        return x + self.second(_leaky(self.first(_leaky(self.norm(x)))))
+
+
+class _PixelNorm(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return pixel_norm(x)
 
 
 def pixel_norm(x: Tensor) -> Tensor:
@@ -256,6 +266,12 @@ def pixel_norm(x: Tensor) -> Tensor:
     1.0
     """
     return x * torch.rsqrt(x.float().square().mean(1, keepdim=True) + 1e-8).to(x.dtype)
+
+
+def _normalize(width: int, norm: Norm) -> nn.Module:
+    if norm == "batch":
+        return nn.BatchNorm2d(width)
+    return _PixelNorm() if norm == "pixel" else nn.Identity()
 
 
 def _check(size: int, kernel: int) -> None:

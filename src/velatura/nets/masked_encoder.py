@@ -91,7 +91,7 @@ class MaskedEncoder(nn.Module):
         if size % 2**HALVINGS or kernel % 2 == 0:
             raise ValueError(f"got size {size}, kernel {kernel}; expected a multiple of {2**HALVINGS}, an odd kernel")
         self.latent, self.channels, self.size = latent, channels, size
-        self.trunk = Trunk(2 * channels + 1, width, kernel, norm=True)
+        self.trunk = Trunk(2 * channels + 1, width, kernel, norm="pixel")
         self.squeeze = nn.Conv2d(4 * width, 2 * width, 3, padding=1)
         self.tell = nn.Linear(2 * width * (size >> HALVINGS) ** 2, 2 * latent)
 

@@ -71,6 +71,7 @@ class DCGANConfig(_GeneratorConfig):
 
     form: Literal["residual", "paper"] = Field("residual", description="our networks, or the paper's")
     prior: Literal["normal", "uniform"] = Field("normal", description="what latents are drawn from")
+    norm: Literal["pixel", "batch"] = Field("batch", description="of our generator")
     loss: Literal["log", "hinge"] = Field("log", description="of generator and discriminator")
     critic_width: int = Field(48, ge=4, description="channels of the discriminator at half the size")
     critic_rate: float = Field(3e-4, gt=0, description="learning rate of the discriminator")
@@ -145,7 +146,13 @@ class TrainDCGAN(_Pictured):
         self.config = config
         self.name = f"dcgan-{config.subject}"
         shared = {"channels": config.channels, "size": config.size, "kernel": config.kernel, "form": config.form}
-        self.arguments = {"latent": config.latent, "width": config.width, "prior": config.prior, **shared}
+        self.arguments = {
+            "latent": config.latent,
+            "width": config.width,
+            "prior": config.prior,
+            "norm": config.norm,
+            **shared,
+        }
         critic = {"width": config.critic_width, **shared}
         self.others = {"discriminator": ("Discriminator", critic)}  # the search of inpainting asks it, too
         torch.manual_seed(config.seed)
