@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy import sparse
@@ -156,7 +156,7 @@ class RowResize:
         return _resampled(window, vertical, self._horizontal)
 
 
-def _resampled(image: np.ndarray, vertical: sparse.csr_array, horizontal: sparse.csr_array) -> np.ndarray:
+def _resampled(image: np.ndarray, vertical: Any, horizontal: Any) -> np.ndarray:
     """Resample by one matrix per axis."""
     dtype = np.float64 if image.dtype == np.float64 else np.float32
     vertical, horizontal = vertical.astype(dtype), horizontal.astype(dtype)
