@@ -39,6 +39,7 @@ class Discriminator(nn.Module):
 
     Examples
     --------
+    >>> import torch
     >>> Discriminator(width=8, dense=16)(torch.rand(2, 3, 64, 64)).shape
     torch.Size([2, 1, 4, 4])
     >>> paper = Discriminator(64, 1024, window=6, norm="batch")
@@ -82,6 +83,7 @@ class UNetDiscriminator(nn.Module):
 
     Examples
     --------
+    >>> import torch
     >>> UNetDiscriminator(width=4)(torch.rand(2, 3, 32, 40)).shape
     torch.Size([2, 1, 32, 40])
     """
