@@ -8,7 +8,8 @@ unit length (Karras et al. 2018, arXiv 1710.10196, section 4.2) in place of batc
 on its neighbours in the batch and there are no running statistics to be wrong; enlargement by interpolation in place of
 fractionally strided convolutions, which leave a checkerboard (Odena et al. 2016); the last halving and the last
 doubling are a rearrangement of pixels; a linear output; a normal latent. ``form="paper"`` with ``prior="uniform"`` is
-the paper's.
+the paper's. The recipes of GANs take ``norm="batch"`` for the generator: with unit-length pixels all latents made one
+image after 200 steps. In ``eval()`` its statistics are fixed, so that an image does not depend on its neighbours either.
 """
 
 from __future__ import annotations
