@@ -9,7 +9,7 @@ on its neighbours in the batch and there are no running statistics to be wrong; 
 fractionally strided convolutions, which leave a checkerboard (Odena et al. 2016); the last halving and the last
 doubling are a rearrangement of pixels; a linear output; a normal latent. ``form="paper"`` with ``prior="uniform"`` is
 the paper's. The recipes of GANs take ``norm="batch"`` for the generator: with unit-length pixels all latents made one
-image after 200 steps. In ``eval()`` its statistics are fixed, so that an image does not depend on its neighbours either.
+image after 200 steps. In ``eval()`` its statistics are fixed: an image does not depend on its neighbours either.
 """
 
 from __future__ import annotations
