@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import sys
 from pathlib import Path
 
@@ -19,9 +18,8 @@ from upscalers import save
 from velatura import Upscale
 from velatura.catalog import cards
 from velatura.cli import main
-from velatura.cli.evaluate_upscale import fit_calibration, local_errors
+from velatura.cli.evaluate_upscale import local_errors
 from velatura.ops.resize import resize
-from velatura.tasks.upscale import Calibration
 
 
 @pytest.fixture
@@ -158,16 +156,6 @@ def test_local_errors_are_those_within_a_pixel():
     luma = [one[4:, 8:] @ np.array([0.299, 0.587, 0.114]) / 255 for one in (image, original)]
     assert variance[1, 2] == pytest.approx(luma[0].var())
     assert error[1, 2] == pytest.approx(((luma[0] - luma[1]) ** 2).mean())
-
-
-def test_the_fit_is_of_means():
-    """Errors differ tenfold at the same variance: what is found is their mean, not their median."""
-    random, law = np.random.default_rng(0), Calibration(0.01, 3e-4)
-    variance = np.exp(random.uniform(math.log(1e-6), math.log(0.05), 40_000))
-    error = law.error(variance) * random.exponential(size=variance.shape)
-    fitted = fit_calibration(variance, error)
-    assert fitted.limit == pytest.approx(law.limit, rel=0.1)
-    assert fitted.knee == pytest.approx(law.knee, rel=0.1)
 
 
 def test_without_training_installed_it_says_what_to_install(

@@ -21,7 +21,6 @@ from velatura.nets.rows import in_bands
 from velatura.ops.resize import resize
 from velatura.task import parse_params
 from velatura.tasks import upscale as module
-from velatura.tasks.upscale import Calibration
 
 BASELINES = ["bicubic", "lanczos"]
 
@@ -354,18 +353,6 @@ def test_evidence_is_high_where_detail_is_supposed(tasks, kind):
 
 def test_evidence_is_asked_for(tasks, photo):
     assert tasks["bicubic"](photo).maps == {}
-
-
-def test_the_share_of_detail_is_that_of_the_expected_error():
-    calibration = Calibration(0.01, 2e-4)
-    assert calibration.error(np.array([0, 2e-4, 1e3])) == pytest.approx([0, 0.005, 0.01], rel=1e-6)
-    shares = [float(calibration.share(np.full((5, 5), variance))[2, 2]) for variance in (0, 1e-5, 1e-3, 0.2)]
-    assert shares[0] == 0
-    assert shares[0] < shares[1] < shares[2]
-    assert shares[3] < shares[2]  # strong edges are known
-    error = 0.01 / 1.2
-    assert shares[2] == pytest.approx(error / (error + 1e-3 + module.FLOOR**2))
-    assert (calibration.share(np.random.default_rng(0).random((9, 9)) * 100) <= 1).all()
 
 
 # --- models -----------------------------------------------------------------------------------------------------------

@@ -13,18 +13,17 @@ from numpy.typing import NDArray
 from velatura.errors import InputError, MachineError
 from velatura.image import LUMA, save_image
 from velatura.metrics.report import Column, Report, bootstrap
-from velatura.tasks.upscale import FLOOR, Calibration, Upscale
+from velatura.ops.evidence import FLOOR, Calibration, fit_calibration
+from velatura.tasks.upscale import Upscale
 
 if TYPE_CHECKING:
     from velatura.training.recipes.upscale import Pairs
 
-__all__ = ["evaluate_upscale", "fit_calibration", "local_errors", "write_sheet"]
+__all__ = ["evaluate_upscale", "local_errors", "write_sheet"]
 
 BASELINE = "bicubic"
 HELD_OUT = "what is held out of BSDS500's train and test parts"
 LEAST = 4  # images: fewer make no two halves to fit and to judge the map of the evidence on
-BINS = 40  # of equal numbers of pixels
-FLAT = 1e-6  # variance of luma below which there is no detail to speak of: a quarter of a grey level
 
 ROWS = 10  # photographs on a sheet
 CROP = 120  # px of the result
@@ -211,44 +210,6 @@ def local_errors(image: NDArray, original: NDArray, scale: int) -> tuple[NDArray
 
     ours, true = (one @ np.array(LUMA) / 255 for one in (image, original))
     return np.maximum(mean(ours**2) - mean(ours) ** 2, 0), mean((ours - true) ** 2)
-
-
-def fit_calibration(variance: NDArray, error: NDArray) -> Calibration:
-    """Fit the law of `velatura.tasks.upscale.Calibration`.
-
-    Parameters
-    ----------
-    variance, error : ndarray, (n,)
-        Of pixels of the low resolution, see `local_errors`.
-
-    Returns
-    -------
-    Calibration
-        By least squares of the logarithms of means over `BINS` classes of variance: what is wanted is the error to
-        expect, not the usual one.
-
-    Examples
-    --------
-    >>> variance = np.geomspace(1e-6, 1e-1, 4000)
-    >>> fitted = fit_calibration(variance, Calibration(0.01, 3e-4).error(variance))
-    >>> round(fitted.limit, 3), round(fitted.knee, 5)
-    (0.01, 0.0003)
-    """
-    from scipy.optimize import curve_fit
-
-    order = np.argsort(variance)
-    seen, wrong = np.array([[variance[part].mean(), error[part].mean()] for part in np.array_split(order, BINS)]).T
-    told = (seen > FLAT) & (wrong > 0)
-    if told.sum() < 2:
-        raise InputError("the photographs are flat; the map of the evidence needs some that show something")
-
-    def law(x: NDArray, limit: float, knee: float) -> NDArray:
-        return limit + x - np.logaddexp(x, knee)
-
-    (limit, knee), _ = curve_fit(
-        law, np.log(seen[told]), np.log(wrong[told]), p0=np.log([wrong.max(), seen[told].mean()])
-    )
-    return Calibration(float(np.exp(limit)), float(np.exp(knee)))
 
 
 def _evidence(name: str, images: Images, pairs: Pairs, task: Upscale) -> list[str]:

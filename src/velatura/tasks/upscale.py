@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import BeforeValidator, Field, PositiveInt
-from scipy.ndimage import uniform_filter
 
 from velatura.errors import InputError
 from velatura.image import LUMA, Picture, premultiply, unpremultiply
 from velatura.openvino_engine import ExportedUpscaler
 from velatura.ops.color import from_linear, to_linear
 from velatura.ops.consistency import MARGIN, Shrinking
+from velatura.ops.evidence import Calibration, variance_within
 from velatura.ops.pyramid import fill_holes
 from velatura.ops.resize import Kernel, RowResize
 from velatura.task import Bands, ImageLike, Input, Output, Params, Progress, Result, Task, parse_params
@@ -38,45 +37,6 @@ STRIP = 64  # rows of the result that are made at a time
 BAND = 8192  # pixels of the photograph in one band: measured, more leave the processor's caches
 BYTES = 16_384  # that a network works with for each of them, the last layers at four times the size
 EXPORTED_BYTES = 8192  # that OpenVINO works with for each pixel of a tile, measured for SRResNet
-FLOOR = 16 / 255  # standard deviation of luma; less is no detail to be judged
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """The squared error to expect where a result shows detail: ``limit * variance / (variance + knee)``.
-
-    Fine texture is as good as all invented, so the error grows with it; edges are strong and yet known, so that beyond
-    the knee it grows no more. Measured: a power law is off by up to five times at both ends.
-
-    Attributes
-    ----------
-    limit, knee : float
-        Of luma, in units of white; variance within one pixel of the photograph.
-    """
-
-    limit: float
-    knee: float
-
-    def error(self, variance: np.ndarray) -> np.ndarray:
-        """Give the squared error to expect."""
-        return self.limit * variance / (variance + self.knee)
-
-    def share(self, variance: np.ndarray) -> np.ndarray:
-        """Give the share of the local detail that is expected to be wrong.
-
-        Parameters
-        ----------
-        variance : numpy.ndarray
-            (h, w): variance of the result's luma within each pixel of the photograph.
-
-        Returns
-        -------
-        numpy.ndarray
-            (h, w) in [0, 1]: ``error / (error + detail + FLOOR ** 2)``, detail the variance around the place.
-        """
-        error = self.error(variance)
-        return error / (error + uniform_filter(variance, 3) + FLOOR**2)
-
 
 # Measured by `velatura evaluate upscale` on held-out images, x4.
 CALIBRATIONS = {
@@ -452,8 +412,7 @@ def _witnessed(
         first, last = min(start, needed[0]), max(stop, needed[1])
         window = colours.window(first, last)
         luma = window @ _luma_weights(window.shape[-1])
-        mean, square = (cells.rows(values, first, around) for values in (luma, luma**2))
-        share = calibration.share(np.maximum(square - mean**2, 0))
+        share = calibration.share(variance_within(cells, luma, first, around))
         found[top:bottom] = np.rint(255 * share[top - around[0] : bottom - around[0]])
         yield window[start - first : stop - first]
 
