@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
+from scipy.optimize import minimize
 from skimage import data
 
 from velatura.ops.consistency import MARGIN, Shrinking
 from velatura.ops.resize import resize, weights
+from velatura.tiling import tiles
 
 KERNELS = ["bicubic", "area", "linear", "lanczos"]
 SIZES = [((32, 40), (8, 10)), ((33, 47), (10, 14)), ((20, 20), (20, 10)), ((9, 30), (1, 7))]
@@ -91,3 +94,61 @@ def test_it_is_the_same_from_strip_to_strip():
     shrinking.window((2, 5), (0, 10))
     np.testing.assert_array_equal(shrinking.window((0, 10), (0, 10)).up(small), first)
     assert large.dtype == first.dtype
+
+
+@pytest.mark.parametrize("kernel", ["bicubic", "area"])
+def test_between_black_and_white_it_is_the_nearest_image(kernel):
+    """Against scipy's solver of quadratic programmes."""
+    size, small = (12, 12), (3, 3)
+    window, large = whole(size, small, kernel), random(*size, 1)
+    # Bright enough to be cut at white, and made by shrinking, so that there is an answer.
+    given = window.down(np.clip(random(*size, 1) * 1.6, 0, 1))
+    matrix = np.kron(*(weights(*pair, kernel).toarray() for pair in zip(size, small, strict=True)))
+    start = large.ravel().astype(np.float64)
+    found = minimize(
+        lambda y: ((y - start) ** 2).sum(),
+        start,
+        jac=lambda y: 2 * (y - start),
+        method="SLSQP",
+        bounds=[(0, 1)] * start.size,
+        constraints={"type": "eq", "fun": lambda y: matrix @ y - given.ravel(), "jac": lambda _: matrix},
+        options={"maxiter": 500, "ftol": 1e-12},
+    )
+    assert found.success
+    assert (found.x > 1 - 1e-6).sum() > 10
+    result = window.project(large, given, tolerance=1e-6)
+    np.testing.assert_allclose(result.ravel(), found.x, atol=1 / 255)
+
+
+def bright():
+    """Whites are cut, and it was made by shrinking."""
+    return np.clip(resize(data.coffee()[:384, :576], 96, 144, "bicubic") / 255 * 2.2, 0, 1).astype(np.float32)
+
+
+def sharpened():
+    """No image between black and white shrinks to it."""
+    plain = data.astronaut()[60:170, 150:290] / 255
+    return np.clip(2 * plain - gaussian_filter(plain, (1, 1, 0)), 0, 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("make", [bright, sharpened])
+def test_windows_do_not_decide_what_becomes_of_clipped_whites(make):
+    given = make()
+    height, width, _ = given.shape
+    noise = np.random.default_rng(0).normal(0, 0.03, (4 * height, 4 * width, 3))
+    large = np.clip(resize(given, 4 * height, 4 * width, "lanczos") + noise, 0, 1).astype(np.float32)
+    shrinking = Shrinking(large.shape[:2], given.shape[:2])
+
+    def by_windows(side):
+        made = np.empty(large.shape, np.int64)
+        for tile in tiles(height, width, side, MARGIN):
+            window = shrinking.window(tile.outer_rows, tile.outer_cols)
+            (top, bottom), (left, right) = window.row_span, window.col_span
+            part = window.project(large[top:bottom, left:right], given[tile.outer])
+            (first, last), (near, far) = ([4 * side for side in inner] for inner in (tile.inner_rows, tile.inner_cols))
+            made[first:last, near:far] = np.rint(part[first - top : last - top, near - left : far - left] * 255)
+        return made
+
+    expected = by_windows(max(height, width))
+    assert np.isin(expected, (0, 255)).mean() > 0.02  # or nothing was cut
+    assert max(np.abs(by_windows(side) - expected).max() for side in (64, 40)) <= 1

@@ -24,7 +24,10 @@ from velatura.ops.resize import Kernel, weights
 __all__ = ["MARGIN", "Shrinking", "ShrinkingWindow"]
 
 MARGIN = 12  # pixels of the small image; measured: what lies beyond changes a result by 1e-4 grey levels at most
-ROUNDS = 40  # of projecting and clipping, at most
+ROUNDS = 40  # at most
+TOLERANCE = (
+    0.05 / 255
+)  # of the shrunken result; measured: windows of other sizes then change a result by 1 grey level at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,7 @@ class ShrinkingWindow:
         return _rows(self.horizontal.up, _columns(self.vertical.up, small))
 
     def project(
-        self, large: np.ndarray, small: np.ndarray, *, clip: bool = True, tolerance: float = 0.3 / 255
+        self, large: np.ndarray, small: np.ndarray, *, clip: bool = True, tolerance: float = TOLERANCE
     ) -> np.ndarray:
         """Change an image as little as possible so that it shrinks to ``small``.
 
@@ -127,30 +130,31 @@ class ShrinkingWindow:
         small : numpy.ndarray
             (h, w, C) float32 in [0, 1].
         clip : bool
-            Whether the result has to lie in [0, 1]: then clipping and projecting take turns.
+            Whether the result has to lie in [0, 1]: then it is the nearest image there, by rounds of projecting.
         tolerance : float
-            Error of the shrunken result that ends the turns.
+            Error of the shrunken result that ends the rounds.
 
         Returns
         -------
         numpy.ndarray
             (H, W, C) float32.
         """
-        result = large + self.up(small - self.down(large))
         if not clip:
-            return result
-        np.clip(result, 0, 1, out=result)
-        ahead, speed = result, 1.0
+            return large + self.up(small - self.down(large))
+        # What is added, before the clipping, stays in the range of the transpose: the image nearest to `large` is the
+        # only one in [0, 1] of that form (its Lagrange multipliers are what is searched), so that where a window ends
+        # and how many rounds it took does not decide which of all the images that shrink alike is found.
+        ahead, free, speed = large, large, 1.0
         for _ in range(ROUNDS):
-            missing = small - self.down(ahead)
+            missing = small - self.down(np.clip(ahead, 0, 1))
             if np.abs(missing).max() <= tolerance:
-                return ahead
-            # Accelerated projected gradients (Beck and Teboulle 2009): plain turns take ten times as many.
-            before, result = result, np.clip(ahead + self.up(missing), 0, 1)
+                break
+            # Accelerated gradients (Beck and Teboulle 2009): plain ones take ten times as many.
+            before, free = free, ahead + self.up(missing)
             faster = (1 + np.sqrt(1 + 4 * speed**2)) / 2
-            ahead = np.clip(result + np.float32((speed - 1) / faster) * (result - before), 0, 1)
+            ahead = free + np.float32((speed - 1) / faster) * (free - before)
             speed = faster
-        return result
+        return np.clip(ahead, 0, 1)
 
 
 def _columns(change: Callable[[np.ndarray], np.ndarray], image: np.ndarray) -> np.ndarray:
