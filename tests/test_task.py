@@ -160,11 +160,26 @@ def test_files_over_the_limit_are_refused_unread(task: Invert, photo: Path):
 
 
 def test_no_device_is_said_before_the_inputs_are_read(photo: Path):
-    task = Invert.from_pretrained(device="cuda:99")
+    task, damaged = Invert.from_pretrained(device="cuda:99"), photo.with_name("damaged.png")
+    damaged.write_bytes(photo.read_bytes()[:50])
     with pytest.raises(InputError, match="cuda"):
-        task.run(("nothing.png", None), {})
+        task.run((damaged, None), {})
     with pytest.raises(InputError, match="cuda"):
-        task.to_file("nothing.png", out=photo.with_name("out.png"))
+        task.to_file(damaged, out=photo.with_name("out.png"))
+
+
+def test_slips_in_names_are_said_before_anything_is_loaded(photo: Path):
+    task, out = Traced.from_pretrained(device="cuda:99"), photo.with_name("out.png")
+    with pytest.raises(InputError, match=r"nothing\.png: no such file; check the name"):
+        task.to_file("nothing.png", out=out)
+    with pytest.raises(InputError, match=r"nothing\.png: no such file; check the name"):
+        task.to_file(photo, Path("nothing.png"), out=out)
+    with pytest.raises(InputError, match="nowhere"):
+        task.to_file(photo, out=photo.parent / "nowhere" / "out.png")
+    with pytest.raises(InputError, match="nowhere"):
+        task.to_file(photo, out=out, maps={"change": photo.parent / "nowhere" / "map.png"})
+    with pytest.raises(InputError, match="cuda"):
+        task.to_file(photo, out=out)
 
 
 def test_hook_sees_the_progress_and_stops_the_work(task: Invert, photo: Path):

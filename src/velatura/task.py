@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar
@@ -37,6 +37,7 @@ __all__ = [
     "Result",
     "SaveOptions",
     "Task",
+    "check_files",
     "parse_params",
 ]
 
@@ -268,6 +269,11 @@ class Task(ABC):
     max_megapixels: float = 100
 
     @classmethod
+    def models(cls) -> tuple[str, ...]:
+        """Names that `from_pretrained` takes beside files, the default first; empty where a task lists none."""
+        return ()
+
+    @classmethod
     @abstractmethod
     def from_pretrained(
         cls, name_or_path: str | Path | None = None, *, device: str = "auto", memory: float = DEFAULT_MEMORY_MIB
@@ -369,7 +375,7 @@ class Task(ABC):
         """Do the work of `to_file` with checked ``params``, and give what was written; its rows are used up."""
         save, maps = save or SaveOptions(), maps or {}
         values = (*values, *(None for _ in range(len(self.inputs) - len(values))))
-        check_output(out, inputs=values, overwrite=save.overwrite, format=save.format)
+        check_files(values, out, save, maps)
         self.prepare(params)
         images = self.open(values, max_megapixels=self.max_megapixels if max_megapixels is None else max_megapixels)
         bands = self.bands(images, params, progress or no_progress)
@@ -382,14 +388,40 @@ class Task(ABC):
             format=save.format,
             bits=bands.like.bits,
         )
-        for name, path in maps.items():
-            if Path(path).resolve() == Path(out).resolve():
-                raise InputError(f"{path}: is to hold the result and its {name}; name two files")
+        for path in maps.values():
             check_output(path, inputs=values, overwrite=save.overwrite, height=bands.height, width=bands.width)
         _write(bands, out, save)
         for name, path in maps.items():
             _write(bands.maps[name](), path, replace(save, format=None))
         return bands
+
+
+def check_files(
+    values: Iterable[ImageLike | None], out: str | Path, save: SaveOptions, maps: Mapping[str, str | Path]
+) -> None:
+    """Refuse inputs that are not there and outputs that cannot be written, before anything is loaded.
+
+    Parameters
+    ----------
+    values, out, save, maps
+        As in `Task.to_file`.
+
+    Raises
+    ------
+    InputError
+        No such input, or an output whose name, folder or format cannot be.
+    MachineError
+        The disk is full.
+    """
+    values = tuple(values)
+    check_output(out, inputs=values, overwrite=save.overwrite, format=save.format)
+    for name, path in maps.items():
+        if Path(path).resolve() == Path(out).resolve():
+            raise InputError(f"{path}: is to hold the result and its {name}; name two files")
+        check_output(path, inputs=values, overwrite=save.overwrite)
+    for value in values:
+        if isinstance(value, str | os.PathLike) and not Path(value).exists():
+            raise InputError(f"{value}: no such file; check the name and the folder")
 
 
 def _write(bands: Bands, out: str | Path, save: SaveOptions) -> None:

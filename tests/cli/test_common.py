@@ -123,7 +123,7 @@ def test_json_line(photo: Path, capsys: pytest.CaptureFixture[str]):
     result = json.loads(captured.out)
     assert 0 <= result.pop("seconds") < 10
     params = result.pop("params")
-    assert result == {"output": "out.png", "width": 9, "height": 13, "made_by": None}
+    assert result == {"output": "out.png", "maps": {}, "width": 9, "height": 13, "made_by": None}
     assert (params["shift"], params["keep_sign"], params["strength"]) == ([-2, 1], True, 0.25)
 
 
@@ -168,6 +168,8 @@ def test_output_folder_takes_a_name_by_itself(photo: Path):
         (["photo.png", "-o", "taken.png"], "taken.png exists;"),
         (["photo.png", "-o", "out.xyz"], "out.xyz: the suffix '.xyz' is none that can be written"),
         (["nothing.png", "-o", "out.png"], "nothing.png: no such file"),
+        (["nothing.png", "-o", "out.png", "--model", "x"], "nothing.png: no such file"),
+        (["photo.png", "-o", "out.xyz", "--model", "x"], "out.xyz: the suffix '.xyz'"),
         (["text.png", "-o", "out.png"], "text.png is not an image we know;"),
         (["cut.jpg", "-o", "out.png"], "cut.jpg: "),
         (["photo.png", "-o", "out.png", "--max-megapixels", "0.0001"], "photo.png declares 9 x 13"),

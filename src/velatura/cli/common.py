@@ -32,7 +32,7 @@ from velatura import schema
 from velatura.batch import LocalEngine, WorkSpec, begun_with, output_suffix, run_batch
 from velatura.device import limit_threads, threads
 from velatura.errors import Cancelled, InputError
-from velatura.task import Input, Output, Params, Progress, SaveOptions, Task, no_progress, parse_params
+from velatura.task import Input, Output, Params, Progress, SaveOptions, Task, check_files, no_progress, parse_params
 from velatura.tiling import DEFAULT_MEMORY_MIB
 
 __all__ = ["ImageOptions", "image_command", "print_json", "progress_bar"]
@@ -147,7 +147,7 @@ def image_command(task: type[Task], *, examples: str, by_flag: Collection[str] =
         metavar="OUT",
         help=f"The file to write, or a folder: a batch keeps its names there, one image is called NAME-{task.name}.",
     )
-    model = Parameter(group=_TASK, metavar="NAME|FILE", help="See `velatura models list`; default: the task's own.")
+    model = Parameter(group=_TASK, metavar="NAME|FILE", help=_models(task))
     signature = inspect.Signature(
         [
             # What goes by position comes first, as a signature wants it.
@@ -213,6 +213,13 @@ def _map(output: Output) -> inspect.Parameter:
     return _keyword(output.name, str | None, parameter)
 
 
+def _models(task: type[Task]) -> str:
+    """Say what ``--model`` takes."""
+    if names := task.models():
+        return f"{', '.join(names)}, or a file [default: {names[0]}]"
+    return "See `velatura models list`; default: the task's own."
+
+
 def _usage(one: Input, by_flag: bool) -> str:
     word = f"--{one.name} FILE" if by_flag else one.name.upper()
     return word if one.required else f"[{word}]"
@@ -265,6 +272,8 @@ def _run_one(work: WorkSpec, paths: Sequence[str | None], out: Path, shared: Ima
     if out.is_dir():
         leading = Path(next(path for one, path in zip(kind.inputs, paths, strict=True) if one.leading and path))
         out /= f"{leading.stem}-{kind.name}{output_suffix(leading, work.save.format)}"
+    # Before the model is loaded: a slip in a name is told at once.
+    check_files(paths, out, work.save, work.maps)
     start = time.perf_counter()
     hushed = warnings.catch_warnings(action="ignore" if shared.quiet else None)
     with limit_threads(work.threads), hushed, progress_bar(quiet=shared.quiet) as progress:
@@ -275,6 +284,7 @@ def _run_one(work: WorkSpec, paths: Sequence[str | None], out: Path, shared: Ima
     if shared.json:
         print_json(
             output=str(out),
+            maps=dict(work.maps),
             width=written.width,
             height=written.height,
             seconds=round(seconds, 3),
@@ -283,7 +293,7 @@ def _run_one(work: WorkSpec, paths: Sequence[str | None], out: Path, shared: Ima
         )
     elif not shared.quiet:
         size = out.stat().st_size
-        print(f"{out}: {written.width} x {written.height}, {_in_words(size)}, {seconds:.1f} s")
+        print(f"{out}: {written.width} x {written.height}, {_in_words(size)}, {seconds:.1f} s{_beside(work)}")
     return 0
 
 
@@ -306,6 +316,7 @@ def _run_batch(work: WorkSpec, paths: Sequence[str | None], out: Path, shared: I
     if shared.json:
         print_json(
             output=str(out),
+            maps=dict(work.maps),
             done=report.done,
             skipped=report.skipped,
             failed=[{"name": outcome.job.name, "error": outcome.error} for outcome in report.failed],
@@ -316,8 +327,13 @@ def _run_batch(work: WorkSpec, paths: Sequence[str | None], out: Path, shared: I
         counts = [f"{report.done} done"]
         counts += [f"{report.skipped} done before"] if report.skipped else []
         counts += [f"{len(report.failed)} failed"] if report.failed else []
-        print(f"{out}: {', '.join(counts)}, {report.seconds:.1f} s")
+        print(f"{out}: {', '.join(counts)}, {report.seconds:.1f} s{_beside(work)}")
     return 1 if report.failed else 0
+
+
+def _beside(work: WorkSpec) -> str:
+    """Name the files, or in a batch the folders, of what was made beside the result."""
+    return "".join(f"; {name}: {path}" for name, path in work.maps.items())
 
 
 def _in_words(size: int) -> str:
