@@ -21,7 +21,7 @@ SOURCE = ROOT / "src" / "velatura"
 
 # A floor, and the floors that it may use beside itself. `cli` and `studio` stand on top and may use all.
 _GROUND = {"errors", "tiling", "device", "image", "task", "schema", "catalog", "placement"}
-_MATHEMATICS = {"nets", "ops", "losses", "latent_search", "faces"}
+_MATHEMATICS = {"nets", "ops", "losses", "latent_search", "faces", "holes", "semantic", "completion"}
 MAY_USE = {
     "errors": set(),
     "tiling": {"errors"},
@@ -38,6 +38,9 @@ MAY_USE = {
     "nets": {"errors", "ops", "tiling"},
     "losses": {"errors", "ops", "nets"},
     "latent_search": {"errors", "nets", "losses"},
+    "holes": {"errors", "image"},
+    "semantic": {"catalog", "errors", "latent_search", "nets", "ops"},
+    "completion": {"errors", "faces", "holes", "image", "ops"},
     "metrics": {"errors", "losses", "nets"},
     "placement": {"errors", "image", "ops"},
     "faces": _GROUND | {"nets", "ops"},
@@ -56,7 +59,10 @@ IMPURE_CALLS = {"open", "print"}
 IMPURE_OF_TORCH = {"cuda", "device", "load", "save"}
 
 # These must stay quick to import.
-WITHOUT_TORCH = ("image", "tiling", "task", "catalog", "batch", "ops", "placement", "openvino_engine", "faces")
+WITHOUT_TORCH = (
+    *("image", "tiling", "task", "catalog", "batch", "ops", "placement", "openvino_engine"),
+    *("faces", "holes", "completion"),
+)
 
 # What an application has under its basename, beside tasks/X.py.
 COLUMN = (

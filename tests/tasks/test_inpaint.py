@@ -4,7 +4,7 @@ from PIL import Image
 from skimage import data
 
 import velatura
-from velatura.errors import Cancelled, InputError
+from velatura.errors import Cancelled, InputError, ModelError
 from velatura.tasks.inpaint import Inpaint, inpaint
 
 
@@ -155,7 +155,7 @@ def test_refusals(color, given, options, complaint):
 
 
 def test_unknown_models_are_refused():
-    with pytest.raises(InputError, match="unknown model 'vae'; expected texture"):
+    with pytest.raises(ModelError, match="unknown model 'vae'; expected auto, texture"):
         Inpaint.from_pretrained("vae")
 
 

@@ -1,31 +1,53 @@
-"""Fill holes in a photograph: with what the rest of it is made of (Wexler et al. 2007, Barnes et al. 2009)."""
+"""Fill holes in a photograph: by what faces or brains look like (Yeh et al. 2017), or by the photograph's own texture.
+
+Which of them fills a hole is decided hole by hole: see `Inpaint`. Texture: Wexler et al. 2007, Barnes et al. 2009.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BeforeValidator, Field
-from scipy import ndimage
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from velatura.errors import InputError
-from velatura.image import Picture, open_image, open_mask, rescaled
+from velatura import catalog
+from velatura.completion import (
+    Place,
+    as_channels,
+    covers,
+    cut,
+    holds,
+    look_for_faces,
+    place_of_face,
+    place_of_whole,
+    put_back,
+)
+from velatura.errors import InputError, ModelError
+from velatura.holes import Region, compose, find_coverage, find_regions, is_known
+from velatura.image import Picture, open_image, open_mask
 from velatura.ops.exemplar import fill_by_exemplar
-from velatura.task import Bands, ImageLike, Input, Params, Progress, Result, Task
+from velatura.task import Bands, ImageLike, Input, Output, Params, Progress, Result, SaveOptions, Task
+from velatura.tasks.upscale import Upscale
 from velatura.tiling import DEFAULT_MEMORY_MIB
+
+if TYPE_CHECKING:
+    from velatura.faces import Face
+    from velatura.latent_search import Search
+    from velatura.semantic import Model
 
 __all__ = ["Inpaint", "InpaintParams", "inpaint"]
 
-MODEL = "texture"
-NEAR = 8  # px: holes that lie as near are filled together
-LEAST_CONTEXT, MOST_CONTEXT = 64, 512  # px around a hole that are looked at: as many as it is long, within these
-CLOSE = 12  # levels of 255 by which a painted colour may be off, in each channel: what JPEG does to it
-RIM = 2  # px around a painted colour: where a soft brush mixed it
-STRIP = 128  # rows of one band
+AUTO, TEXTURE = "auto", "texture"
+FACES, FINDER = "vae-faces", "face-finder"  # what `auto` takes
+ARCHITECTURES = ("VAE", "Generator")  # that fill holes
+LEVELS = 64  # of 255: the standard deviation of candidates that a map of disagreement shows in white
+STRIP = 128  # rows of a map
+FACTOR = 4  # by which the upscaler enlarges a filled square
 
 
 def _box(value: Any) -> Any:
@@ -44,6 +66,12 @@ def _color(value: Any) -> Any:
     return value
 
 
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError("expected an odd number")
+    return value
+
+
 class InpaintParams(Params):
     """Options of `Inpaint`."""
 
@@ -55,7 +83,49 @@ class InpaintParams(Params):
     mask_color: Annotated[str | None, BeforeValidator(_color)] = Field(
         None, description="fill what is painted in this colour: rrggbb, such as ff00ff"
     )
-    seed: int = Field(0, ge=0, description="another number gives another fill")
+    aligned: bool = Field(
+        False, description="the image is a face cut out upright, as the model's faces are: look for none"
+    )
+    method: Literal["encoder", "latent"] = Field(
+        "encoder",
+        description="encoder: latents are told by a network that was shown holes, then refined; "
+        "latent: they are searched for from a random start, as in the paper",
+    )
+    steps: int | None = Field(
+        None, ge=0, le=100_000, description="of the latent search; if not given, 20 after the encoder, 1500 without it"
+    )
+    optimizer: Literal["adam", "lbfgs"] = Field("adam", description="of the latent search")
+    rate: float = Field(0.03, gt=0, le=10, description="learning rate of the latent search")
+    norm: Literal["l1", "l2"] = Field("l1", description="of the context loss")
+    window: Annotated[int, AfterValidator(_odd)] = Field(
+        7,
+        ge=3,
+        le=63,
+        description="side of the window in which missing pixels weigh a known one, odd",
+        json_schema_extra={"unit": "px of 64"},
+    )
+    prior: float = Field(
+        0.003, ge=0, description="weight lambda of the prior loss: of a GAN's critic, of the latents' size in a VAE"
+    )
+    bound: float = Field(4.0, gt=0, le=100, description="largest absolute value of a latent number")
+    candidates: int = Field(
+        1, ge=1, le=32, description="so many different fills, the best first; the others are named OUT-2, OUT-3..."
+    )
+    enlarge: Literal["srresnet", "bicubic"] = Field(
+        "srresnet", description="what makes the fill of a face four times larger, if the face is larger than 64 pixels"
+    )
+    disagreement: bool = Field(False, description="map of where the candidates differ")
+    seed: int = Field(
+        0, ge=0, description="another number gives another texture, other candidates, another start of method latent"
+    )
+
+    def search(self) -> Search:
+        """Give the options of the latent search."""
+        from velatura.latent_search import Search
+        from velatura.semantic import DEFAULTS
+
+        steps = DEFAULTS[self.method].steps if self.steps is None else self.steps
+        return Search(steps, self.optimizer, self.rate, self.norm, self.window, self.prior, self.bound)
 
 
 class Inpaint(Task):
@@ -64,10 +134,12 @@ class Inpaint(Task):
     Parameters
     ----------
     name_or_path : str or path, optional
-        ``texture``: holes are filled with patches of the image itself. It invents nothing that the image does not show
-        elsewhere: walls, grass, sky and fabric go on, a face does not come back.
+        ``auto`` (the default): a hole on a face is filled by `vae-faces`, any other by texture. ``texture``: patches of
+        the image itself; it invents nothing that the image does not show elsewhere. A model, by name or file: a VAE,
+        or a GAN's generator with its encoder and critic beside it; one of faces fills the holes that lie on faces, any
+        other (of brains) takes the image as a whole.
     device : str
-        Unused: the work is done on the CPU.
+        Where networks run.
     memory : float
         Unused: holes are filled one by one, each with its surroundings.
 
@@ -76,7 +148,11 @@ class Inpaint(Task):
     What the mask leaves out stays bit for bit; a grey mask fades the fill in. Depth, profile and metadata are those of
     the image. Without a mask, a box or a colour, the hole is where the image is fully transparent.
 
-    Differs from the papers: see `velatura.ops.exemplar`.
+    A face is cut out upright at 64x64 pixels and filled there (Yeh et al. 2017, arXiv 1607.07539, section 3). If it is
+    larger, the fill is enlarged four times by `velatura.Upscale`; then it is turned back and joined to the image by
+    Poisson's equation at the image's own size. What of a hole lies beyond the face is filled by texture first.
+
+    Differs from the papers: see `velatura.semantic`, `velatura.completion` and `velatura.ops.exemplar`.
 
     Examples
     --------
@@ -84,29 +160,54 @@ class Inpaint(Task):
     >>> photo = np.tile(np.uint8([40, 40, 200, 200]), (48, 12))
     >>> damaged = photo.copy()
     >>> damaged[20:28, 20:28] = 0
-    >>> filled = Inpaint.from_pretrained()(damaged, box=(20, 20, 8, 8)).image
+    >>> filled = Inpaint.from_pretrained("texture")(damaged, box=(20, 20, 8, 8)).image
     >>> bool(np.abs(filled.astype(int) - photo).max() < 30)
     True
     """
 
     name = "inpaint"
-    default_model = None
+    default_model = FACES
     Params = InpaintParams
     inputs = (
         Input("image", "the photograph with the hole", leading=True),
         Input("mask", "white = fill; of the photograph's size", required=False),
     )
+    outputs = (
+        Output("disagreement", f"map of where the candidates differ, white = {LEVELS} levels of 255, as an image"),
+    )
 
-    def __init__(self, name_or_path: str | Path | None = None) -> None:
-        if name_or_path not in (None, MODEL):
-            raise InputError(f"unknown model {str(name_or_path)!r}; expected {MODEL}")
+    def __init__(self, name_or_path: str | Path | None = None, *, device: str = "auto") -> None:
+        self._name = AUTO if name_or_path is None else name_or_path
+        self._device = device
+        self._upscalers: dict[str, Upscale] = {}
+        if self._name not in (AUTO, TEXTURE):
+            self.model  # noqa: B018  a model that was named is checked at once
 
     @classmethod
     def from_pretrained(
         cls, name_or_path: str | Path | None = None, *, device: str = "auto", memory: float = DEFAULT_MEMORY_MIB
     ) -> Self:
         """Make the task; see the class."""
-        return cls(name_or_path)
+        return cls(name_or_path, device=device)
+
+    @cached_property
+    def model(self) -> Model:
+        """The networks that fill semantically."""
+        from velatura.device import resolve_device
+        from velatura.semantic import load_model
+
+        name = FACES if self._name == AUTO else self._name
+        if isinstance(name, str) and not Path(name).suffix and not _is_shipped(name):
+            known = [card.name for card in catalog.cards() if card.architecture in ARCHITECTURES]
+            raise ModelError(f"unknown model {name!r}; expected {', '.join((AUTO, TEXTURE, *known))} or a file")
+        return load_model(name, resolve_device(self._device))
+
+    def prepare(self, params: InpaintParams) -> None:
+        """Refuse options that the model cannot follow."""
+        if params.disagreement and params.candidates < 2:
+            raise InputError("a map of disagreement needs candidates to compare; give --candidates 2 or more")
+        if params.method == "encoder" and self._name not in (AUTO, TEXTURE):
+            self.model.need_encoder()
 
     def open(self, values: tuple[Any, ...], *, max_megapixels: float) -> tuple[Any, ...]:
         """Read image and mask."""
@@ -117,17 +218,37 @@ class Inpaint(Task):
         )
 
     def bands(self, images: tuple[Any, ...], params: InpaintParams, progress: Progress) -> Bands:
-        """Find the holes, and hand out the rows."""
+        """Find the holes and what they lie on, and hand out the rows."""
         picture, mask = images
-        coverage = _coverage(picture, mask, params)
-        return Bands(
-            like=picture,
-            height=picture.height,
-            width=picture.width,
-            rows=_rows(picture, coverage, params.seed, progress),
-            channels=picture.channels,
-            alpha=picture.alpha is not None,
-        )
+        coverage = find_coverage(picture, mask, params.box, params.mask_color)
+        work = _Work(picture, coverage, find_regions(coverage, picture.alpha), params, progress)
+        work.places = self._places(work)
+        if any(work.places):
+            work.model, work.enlarge = self.model, self._enlarger(params.enlarge)
+        bands = work.bands(0)
+        for index in range(1, params.candidates):
+            bands.maps[f"candidate-{index + 1}"] = partial(work.bands, index)
+        if params.disagreement:
+            bands.maps["disagreement"] = work.disagreement
+        return bands
+
+    def write(
+        self,
+        values: tuple[ImageLike | None, ...],
+        out: str | Path,
+        params: InpaintParams,
+        save: SaveOptions | None = None,
+        *,
+        maps: Mapping[str, str | Path] | None = None,
+        max_megapixels: float | None = None,
+        progress: Progress | None = None,
+    ) -> Bands:
+        """Do the work of `to_file`; candidates but the best are written beside it, as OUT-2, OUT-3..."""
+        out, maps = Path(out), dict(maps or {})
+        suffix = out.suffix or f".{save.format if save and save.format else 'png'}"
+        for index in range(2, params.candidates + 1):
+            maps[f"candidate-{index}"] = out.with_name(f"{out.stem}-{index}{suffix}")
+        return super().write(values, out, params, save, maps=maps, max_megapixels=max_megapixels, progress=progress)
 
     def __call__(
         self, image: ImageLike, mask: ImageLike | None = None, *, progress: Progress | None = None, **params: Any
@@ -148,13 +269,61 @@ class Inpaint(Task):
         Returns
         -------
         Result
+            With more than one candidate ``maps["candidate-2"]``... beside the best, and ``maps["disagreement"]`` if it
+            was asked for: 8 bit.
 
         Raises
         ------
         InputError
-            No hole, nothing but hole, a mask of another size, a box outside, a bad option.
+            No hole, nothing but hole, a mask of another size, a box outside, no face for a model of faces, a bad
+            option.
+        ModelError
+            The method wants an encoder, and the model has none.
         """
         return self.run((image, mask), params, progress)
+
+    def _places(self, work: _Work) -> list[list[Place]]:
+        """Say for every region which squares a model fills; none where texture fits better."""
+        picture, automatic = work.picture, self._name == AUTO
+        none: list[list[Place]] = [[] for _ in work.regions]
+        if self._name == TEXTURE or (automatic and not (_is_shipped(FACES) and _is_shipped(FINDER))):
+            return none
+        aligned = work.params.aligned
+        if not automatic:
+            # A picture of the model's very size is what it was trained on: the papers' setting.
+            aligned |= picture.height == picture.width == self.model.size
+            if aligned or self.model.subject != "faces":
+                return [[place_of_whole(picture.height, picture.width, self.model.size)] for _ in work.regions]
+        faces = self._faces(work)
+        places = [(face, place_of_face(face, self.model.size)) for face in faces]
+        found = [
+            [place for face, place in places if holds(face, work.coverage, region.inner, place.size)]
+            for region in work.regions
+        ]
+        if not automatic and not any(found):
+            raise InputError(
+                f"no hole lies on a face that {self.model.name} could fill; take --model {TEXTURE}, or --aligned "
+                "if the image is a face cut out upright"
+            )
+        return found
+
+    def _faces(self, work: _Work) -> list[Face]:
+        """Find the faces of the picture."""
+        from velatura.faces import load_finder
+
+        if not _is_shipped(FINDER):
+            raise ModelError(
+                f"{self.model.name} fills aligned faces, and this version has no face finder; give a face cut out "
+                "upright, and --aligned"
+            )
+        return look_for_faces(work.picture, work.known, load_finder(FINDER, self._device))
+
+    def _enlarger(self, name: str) -> Callable[[np.ndarray], np.ndarray]:
+        """Give what makes a filled square larger."""
+        if name not in self._upscalers:
+            self._upscalers[name] = Upscale.from_pretrained(name, device=self._device)
+        upscale = self._upscalers[name]
+        return lambda square: upscale(square, scale=float(FACTOR)).image
 
 
 def inpaint(
@@ -178,136 +347,131 @@ def inpaint(
     return Inpaint.from_pretrained(model, device=device)(image, mask, progress=progress, **params)
 
 
-# --- the holes --------------------------------------------------------------------------------------------------------
+def _is_shipped(name: str) -> bool:
+    return any(card.name == name for card in catalog.cards())
 
 
-def _coverage(picture: Picture, mask: np.ndarray | None, params: InpaintParams) -> np.ndarray:
-    """Give how much of each pixel is to be filled, (H, W) uint8: by mask, box and colour, or where transparent."""
-    size = picture.height, picture.width
-    coverage = np.zeros(size, np.uint8)
-    if mask is not None:
-        if mask.shape != size:
-            raise InputError(
-                f"mask is {mask.shape[1]}x{mask.shape[0]}, image {size[1]}x{size[0]}; expected the same size"
-            )
-        coverage = mask.copy()
-    if params.box is not None:
-        x, y, width, height = params.box
-        if width < 1 or height < 1 or x + width <= 0 or y + height <= 0 or x >= size[1] or y >= size[0]:
-            raise InputError(f"box {x},{y},{width},{height} covers nothing of the image, which is {size[1]}x{size[0]}")
-        coverage[max(y, 0) : y + height, max(x, 0) : x + width] = 255
-    if params.mask_color is not None:
-        coverage |= _painted(picture, params.mask_color)
-    if mask is None and params.box is None and params.mask_color is None:
-        if picture.alpha is None:
-            raise InputError("no hole to fill: give a mask, a box (--box X,Y,W,H) or a colour (--mask-color)")
-        coverage = (picture.alpha == 0) * np.uint8(255)
-    if not coverage.any():
-        raise InputError("nothing to fill: no pixel of the mask is white")
-    if not _known(coverage, picture.alpha).any():
-        raise InputError("nothing is left to fill from: the whole image is hole")
-    return coverage
+# --- one picture ------------------------------------------------------------------------------------------------------
 
 
-def _painted(picture: Picture, color: str) -> np.ndarray:
-    """Give 255 where the image has a colour, and around it."""
-    text = color.removeprefix("#")
-    wanted = np.array([int(text[i : i + 2], 16) for i in (0, 2, 4)])
-    if picture.channels == 1:
-        if wanted.min() < wanted.max():
-            raise InputError(f"the image is grey, and {color} is a colour; give a grey, or a mask")
-        wanted = wanted[:1]
-    found = np.empty((picture.height, picture.width), bool)
-    for top in range(0, picture.height, STRIP):
-        rows = rescaled(picture.pixels[top : top + STRIP], np.uint8).astype(np.int16)
-        found[top : top + STRIP] = (np.abs(rows - wanted) <= CLOSE).all(-1)
-    return ndimage.maximum_filter(found, 2 * RIM + 1) * np.uint8(255)
+@dataclass
+class _Work:
+    """One picture while its holes are filled.
 
+    Attributes
+    ----------
+    places : list of list of Place
+        For every region the squares that a model fills.
+    model, enlarge
+        What fills a square, and what makes it larger; set where there is one.
+    """
 
-@dataclass(frozen=True, slots=True)
-class _Region:
-    """Holes that lie together: what is filled (inner), and with it what is looked at (outer)."""
+    picture: Picture
+    coverage: np.ndarray
+    regions: list[Region]
+    params: InpaintParams
+    progress: Progress
+    places: list[list[Place]] = field(default_factory=list)
+    model: Model | None = None
+    enlarge: Callable[[np.ndarray], np.ndarray] | None = None
 
-    inner: tuple[slice, slice]
-    outer: tuple[slice, slice]
+    @cached_property
+    def known(self) -> np.ndarray:
+        """What a fill may be made of, (H, W) bool."""
+        return is_known(self.coverage, self.picture.alpha)
 
+    @cached_property
+    def fills(self) -> list[list[np.ndarray]]:
+        """What each candidate puts into each region, the best candidate first."""
+        squares = self._squares()
+        fills: list[list[np.ndarray]] = [[] for _ in range(self.params.candidates)]
+        for done, (region, places) in enumerate(zip(self.regions, self.places, strict=True)):
 
-def _regions(coverage: np.ndarray, alpha: np.ndarray | None) -> list[_Region]:
-    """List the holes, those near each other as one; something is known around each."""
-    rows, cols = np.flatnonzero(coverage.any(1)), np.flatnonzero(coverage.any(0))
-    top, left = int(rows[0]), int(cols[0])
-    within = coverage[top : rows[-1] + 1, left : cols[-1] + 1] > 0
-    labels = np.empty(within.shape, np.int32)
-    ndimage.label(ndimage.maximum_filter(within, 2 * NEAR + 1), output=labels)
-    regions = []
-    for down, across in ndimage.find_objects(labels):
-        inner = _moved(down, top), _moved(across, left)
-        context = min(max(*(part.stop - part.start for part in inner), LEAST_CONTEXT), MOST_CONTEXT)
-        outer = _grown(inner, context, coverage.shape)
-        # Where all around is transparent, what is seen lies further away.
-        while not _known(coverage[outer], None if alpha is None else alpha[outer]).any():
-            context *= 2
-            outer = _grown(inner, context, coverage.shape)
-        regions.append(_Region(inner, outer))
-    return regions
+            def tick(done: int = done) -> None:
+                self.progress(done, len(self.regions), "filling")
 
+            tick()
+            base = None
+            if (
+                places
+                and not np.any([covers(place, region.inner) for place in places], axis=0)[
+                    self.coverage[region.inner] > 0
+                ].all()
+            ):
+                base = self._texture(region, self.params.seed, tick)
+            for index, candidate in enumerate(fills):
+                filled = base
+                for place in places:
+                    square = squares[id(place)][index]
+                    filled = put_back(square, place, self.picture, self.known, region.inner, filled, tick=tick)
+                if filled is None:
+                    filled = self._texture(region, self.params.seed + index, tick)
+                candidate.append(filled)
+        self.progress(len(self.regions), len(self.regions), "filling")
+        return fills
 
-def _known(coverage: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
-    """Tell what a fill may be made of: what is no hole, and seen."""
-    return coverage == 0 if alpha is None else (coverage == 0) & (alpha > 0)
+    def _squares(self) -> dict[int, list[np.ndarray]]:
+        """Fill the squares of all places at once: for each, by its identity, all candidates, (S, S, C)."""
+        places = list({id(place): place for region in self.places for place in region}.values())
+        if not places:
+            return {}
+        import torch
 
+        from velatura.semantic import fill, join
 
-def _grown(inner: tuple[slice, slice], by: int, shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """Grow a box, as far as the image reaches."""
-    rows, cols = (
-        slice(max(part.start - by, 0), min(part.stop + by, size)) for part, size in zip(inner, shape, strict=True)
-    )
-    return rows, cols
-
-
-def _moved(part: slice, by: int) -> slice:
-    return slice(part.start + by, part.stop + by)
-
-
-# --- rows of the result -----------------------------------------------------------------------------------------------
-
-
-def _rows(picture: Picture, coverage: np.ndarray, seed: int, progress: Progress) -> Iterator[np.ndarray]:
-    """Fill the holes, and put them into the rows."""
-    regions = _regions(coverage, picture.alpha)
-    fills = []
-    for done, region in enumerate(regions):
-        progress(done, len(regions), "filling")
-        fills.append(
-            _filled(picture, coverage, region, seed, lambda done=done: progress(done, len(regions), "filling"))
+        assert self.model is not None
+        cuts = [cut(self.picture, self.known, place) for place in places]
+        images, masks = (torch.from_numpy(np.stack(parts)) for parts in zip(*cuts, strict=True))
+        options = self.params.search()
+        found = fill(
+            self.model,
+            torch.from_numpy(as_channels(images.numpy(), self.model.channels)),
+            masks[:, None],
+            method=self.params.method,
+            options=options,
+            candidates=self.params.candidates,
+            seed=self.params.seed,
+            tick=lambda step: self.progress(step, options.steps, "searching"),
         )
-    progress(len(regions), len(regions), "filling")
-    dtype, white = picture.pixels.dtype, np.float32(picture.white)
-    for top in range(0, picture.height, STRIP):
-        bottom = min(top + STRIP, picture.height)
-        out = picture.pixels[top:bottom].copy()
-        for region, fill in zip(regions, fills, strict=True):
-            (rows, cols), start = region.inner, region.inner[0].start
-            first, last = max(rows.start, top), min(rows.stop, bottom)
-            if first >= last:
-                continue
-            share = coverage[first:last, cols, None] * np.float32(1 / 255)
-            base = out[first - top : last - top, cols]
-            mixed = base + share * (fill[first - start : last - start] * white - base)
-            if dtype.kind != "f":
-                np.rint(mixed, out=mixed)
-            # Only the hole: another one may reach into this box.
-            np.copyto(base, np.clip(mixed, 0, white).astype(dtype), where=share > 0)
-        if picture.alpha is not None:
-            opaque = rescaled(coverage[top:bottom], dtype)
-            out = np.concatenate([out, np.maximum(picture.alpha[top:bottom], opaque)[..., None]], -1)
-        yield out
+        squares = {}
+        for place, made, image, mask in zip(places, found.made, images, masks, strict=True):
+            made = torch.from_numpy(as_channels(made.numpy(), self.picture.channels))
+            joined = np.ascontiguousarray(join(made, image, mask[None]).permute(0, 2, 3, 1).numpy())
+            # A face that is no larger in the photograph has all its pixels.
+            enlarge = self.enlarge if place.side > place.size else None
+            squares[id(place)] = [enlarge(one) if enlarge else one for one in joined]
+        return squares
 
+    def _texture(self, region: Region, seed: int, tick: Callable[[], None]) -> np.ndarray:
+        """Fill one region from what is around it: (h, w, C) float32 in [0, 1], its inner part."""
+        window = self.picture.pixels[region.outer] * np.float32(1 / self.picture.white)
+        filled = fill_by_exemplar(window, ~self.known[region.outer], seed=seed, tick=tick)
+        return filled[region.within].copy()
 
-def _filled(picture: Picture, coverage: np.ndarray, region: _Region, seed: int, tick: Any) -> np.ndarray:
-    """Fill one region: (h, w, C) float32 in [0, 1], its inner part."""
-    window = picture.pixels[region.outer] * np.float32(1 / picture.white)
-    alpha = None if picture.alpha is None else picture.alpha[region.outer]
-    filled = fill_by_exemplar(window, ~_known(coverage[region.outer], alpha), seed=seed, tick=tick)
-    rows, cols = (_moved(inner, -outer.start) for inner, outer in zip(region.inner, region.outer, strict=True))
-    return filled[rows, cols].copy()
+    def bands(self, index: int) -> Bands:
+        """Hand out the rows of one candidate."""
+        picture = self.picture
+
+        def rows() -> Iterator[np.ndarray]:
+            yield from compose(picture, self.coverage, self.regions, self.fills[index])
+
+        return Bands(
+            like=picture,
+            height=picture.height,
+            width=picture.width,
+            rows=rows(),
+            channels=picture.channels,
+            alpha=picture.alpha is not None,
+            made_by=None if self.model is None else self.model.name,
+        )
+
+    def disagreement(self) -> Bands:
+        """Hand out the map of where the candidates differ: their standard deviation, the mean of the channels."""
+        spread = np.zeros((self.picture.height, self.picture.width), np.uint8)
+        for region, fills in zip(self.regions, zip(*self.fills, strict=True), strict=True):
+            share = self.coverage[region.inner] * np.float32(1 / 255)
+            levels = 255 * share * np.std(fills, axis=0).mean(-1)
+            np.maximum(spread[region.inner], np.rint((255 / LEVELS) * levels).clip(0, 255), out=levels)
+            spread[region.inner] = levels
+        rows = (spread[top : top + STRIP, :, None] for top in range(0, self.picture.height, STRIP))
+        return Bands(Picture(np.zeros((1, 1, 1), np.uint8)), *spread.shape, rows, channels=1)

@@ -1,0 +1,304 @@
+"""Semantic inpainting of small images: many at once, by an encoder that was shown holes or by the paper's search.
+
+Yeh et al., "Semantic Image Inpainting with Deep Generative Models", 2017 (arXiv 1607.07539)::
+
+    image, mask ── encoder ──► z ── a few steps of search ──► generator's image ── Poisson ──► fill
+                   (or: z drawn at random ── 1500 steps of search, as in the paper)
+
+The latent search is in `velatura.latent_search`, the encoder in `velatura.nets.masked_encoder`; this module loads the
+networks that belong together and drives them on batches.
+
+Differs from the paper: the encoder; every image of a batch is searched for as if it were alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from velatura import catalog
+from velatura.errors import InputError, ModelError
+from velatura.latent_search import Search, search
+from velatura.nets.dcgan import Discriminator, Generator
+from velatura.nets.masked_encoder import MaskedEncoder
+from velatura.nets.vae import VAE
+from velatura.ops.poisson import membrane
+
+__all__ = ["DEFAULTS", "Fills", "Method", "Model", "fill", "join", "load_model"]
+
+Method = Literal["encoder", "latent"]
+Net = TypeVar("Net", MaskedEncoder, Discriminator)
+
+#: How each method searches, if nothing else is said.
+DEFAULTS: dict[Method, Search] = {"encoder": Search(steps=20), "latent": Search(steps=1500)}
+
+TOLERANCE = 0.1 / 255  # of white: estimated error of a joined fill
+GROUP = 8  # images that are searched for at a time: more take memory and are no faster
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """Networks that fill together, in ``eval()``.
+
+    Attributes
+    ----------
+    name : str
+        Of the catalog, or the file's without its suffix.
+    generator : Generator
+    encoder : MaskedEncoder or None
+        Without it only the search from random latents is left.
+    critic : Discriminator or None
+        What the prior loss of a GAN asks.
+    subject : str
+        What the networks learned: ``faces`` (aligned), ``brain``, or nothing where the file does not say.
+    """
+
+    name: str
+    generator: Generator
+    encoder: MaskedEncoder | None = None
+    critic: Discriminator | None = None
+    subject: str = ""
+
+    @property
+    def size(self) -> int:
+        """Side of an image in pixels."""
+        return self.generator.size
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for RGB."""
+        return self.generator.channels
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(self.generator.parameters()).device
+
+    def need_encoder(self) -> MaskedEncoder:
+        """Give the encoder.
+
+        Raises
+        ------
+        ModelError
+            There is none.
+        """
+        if self.encoder is None:
+            raise ModelError(
+                f"{self.name} has no encoder that was trained with holes ({self.name}-encoder); take --method latent"
+            )
+        return self.encoder
+
+
+def load_model(name_or_path: str | Path, device: torch.device | str = "cpu") -> Model:
+    """Load a generator with what belongs to it.
+
+    Parameters
+    ----------
+    name_or_path : str or path
+        A VAE, or the generator of a GAN. What a GAN's generator needs besides lies beside it: ``NAME-encoder`` and
+        ``NAME-critic``, in the catalog or as files of the same suffix; each may be missing.
+    device : torch.device or str
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    ModelError
+        Unknown name, a file that is refused, or an encoder or a critic of other images.
+    """
+    weights = catalog.open_weights(name_or_path)
+    network = catalog.assemble(weights, {"VAE": VAE, "Generator": Generator}, device)
+    settings = weights.header.recipe.get("settings", {}) if weights.header else {}
+    name, subject = Path(name_or_path).stem, str(settings.get("subject", ""))
+    if isinstance(network, VAE):
+        # The plain VAE of the report never saw a hole.
+        encoder = network.encoder if settings.get("masked", 1) else None
+        return Model(name, network.decoder, encoder, subject=subject)
+    assert isinstance(network, Generator)
+    encoder = _beside(name_or_path, "encoder", MaskedEncoder, device)
+    critic = _beside(name_or_path, "critic", Discriminator, device)
+    if encoder is not None:
+        theirs, ours = ((net.latent, net.channels, net.size) for net in (encoder, network))
+        if theirs != ours:
+            raise ModelError(
+                f"{name}-encoder is for (latents, channels, pixels) of {theirs}, {name} has {ours}; train it for this one"
+            )
+    return Model(name, network, encoder, critic, subject)
+
+
+def _beside(name_or_path: str | Path, role: str, kind: type[Net], device: torch.device | str) -> Net | None:
+    """Load the network of this role that belongs to another one, if there is one."""
+    path = Path(name_or_path)
+    other = path.with_name(f"{path.stem}-{role}{path.suffix}")
+    if path.suffix:
+        return catalog.load(other, {kind.__name__: kind}, device) if other.is_file() else None
+    known = any(card.name == other.name for card in catalog.cards())
+    return catalog.load(other.name, {kind.__name__: kind}, device) if known else None
+
+
+@dataclass(frozen=True, slots=True)
+class Fills:
+    """What `fill` found: for each of N images K candidates, the best first.
+
+    Attributes
+    ----------
+    images : Tensor, (N, K, C, H, W)
+        0..1; known pixels as they were, the hole joined to them.
+    made : Tensor, (N, K, C, H, W)
+        What the generator made, about 0..1; nothing joined.
+    z : Tensor, (N, K, latent)
+    losses : Tensor, (N, K)
+        Context loss and weighted prior loss: what candidates are ranked by.
+    """
+
+    images: Tensor
+    made: Tensor
+    z: Tensor
+    losses: Tensor
+
+
+def fill(
+    model: Model,
+    images: Tensor,
+    masks: Tensor,
+    *,
+    method: Method = "encoder",
+    options: Search | None = None,
+    candidates: int = 1,
+    seed: int = 0,
+    tick: Callable[[int], None] = lambda step: None,
+) -> Fills:
+    """Fill holes of small images.
+
+    Parameters
+    ----------
+    model : Model
+    images : Tensor of float32, (N, C, H, W)
+        0..1, of the model's size and channels; nothing under the mask is read.
+    masks : Tensor of float32, (N, 1, H, W)
+        1 = hole, 0 = known.
+    method : {"encoder", "latent"}
+        Start from the encoder's latents, or from random ones (section 3.2).
+    options : Search, optional
+        How to search; see `DEFAULTS`.
+    candidates : int
+        K. With ``encoder`` the first is the mean of the posterior, the others are samples of it; with ``latent`` all
+        are random starts.
+    seed : int
+        Of what is random: nothing for one candidate of ``encoder``.
+    tick : callable
+        Called with the number of search steps done; may raise to stop.
+
+    Returns
+    -------
+    Fills
+        On the CPU.
+
+    Raises
+    ------
+    InputError
+        Images of another size than the model's.
+    ModelError
+        The method wants an encoder, and the model has none.
+
+    Notes
+    -----
+    The same for an image alone and in any batch, but for the last bits of a float: ``eval()`` statistics, losses of
+    single images, random numbers that do not depend on the batch.
+
+    Examples
+    --------
+    >>> from velatura.nets.vae import VAE
+    >>> vae = VAE(latent=16, width=8).eval().requires_grad_(False)
+    >>> image, mask = torch.rand(2, 3, 64, 64), torch.zeros(2, 1, 64, 64)
+    >>> mask[..., 16:48, 16:48] = 1
+    >>> found = fill(Model("mine", vae.decoder, vae.encoder), image, mask, options=Search(steps=2), candidates=3)
+    >>> found.images.shape, bool((found.images[:, 0] == image)[..., :16, :].all())
+    (torch.Size([2, 3, 3, 64, 64]), True)
+    """
+    shape = (model.channels, model.size, model.size)
+    if tuple(images.shape[1:]) != shape or tuple(masks.shape) != (len(images), 1, *shape[1:]):
+        raise InputError(
+            f"got images {tuple(images.shape)} and masks {tuple(masks.shape)}; {model.name} takes (N, {shape[0]}, "
+            f"{shape[1]}, {shape[2]}) and (N, 1, {shape[1]}, {shape[2]})"
+        )
+    options = DEFAULTS[method] if options is None else options
+    if model.generator.prior == "uniform":
+        options = replace(options, bound=min(options.bound, 1.0))
+    device = model.device
+    starts = _starts(model, images, masks, method, candidates, seed).flatten(0, 1)
+    # L-BFGS has one curvature for all that it is given: images go one by one.
+    group = 1 if options.optimizer == "lbfgs" else GROUP
+    found = [
+        search(
+            model.generator,
+            images[rows // candidates].to(device),
+            masks[rows // candidates].to(device),
+            starts[rows],
+            options,
+            critic=model.critic,
+            tick=tick,
+        )
+        for rows in torch.arange(len(starts)).split(group)
+    ]
+    losses = torch.cat([one.context + options.prior * one.prior for one in found]).view(-1, candidates).cpu()
+    order = losses.argsort(dim=1, stable=True)
+    image = torch.arange(len(images))[:, None]
+    made = torch.cat([one.image for one in found]).cpu().unflatten(0, (-1, candidates))[image, order]
+    z = torch.cat([one.z for one in found]).cpu().unflatten(0, (-1, candidates))[image, order]
+    joined = [join(one, known, mask) for one, known, mask in zip(made, images.cpu(), masks.cpu(), strict=True)]
+    return Fills(torch.stack(joined), made, z, losses.gather(1, order))
+
+
+@torch.no_grad()
+def _starts(model: Model, images: Tensor, masks: Tensor, method: Method, candidates: int, seed: int) -> Tensor:
+    """Give where the search begins, (N, K, latent); what is random is the same for every image."""
+    random = torch.Generator().manual_seed(seed)
+    if method == "latent":
+        return model.generator.draw(candidates, random).to(model.device).expand(len(images), -1, -1)
+    encoder = model.need_encoder()
+    noise = torch.randn(candidates - 1, model.generator.latent, generator=random)
+    noise = torch.cat([torch.zeros(1, model.generator.latent), noise]).to(model.device)
+    starts = []
+    for image, mask in zip(images.split(GROUP), masks.split(GROUP), strict=True):
+        mean, log_variance = encoder(image.to(model.device), mask.to(model.device))
+        starts.append(mean[:, None] + (0.5 * log_variance[:, None]).exp() * noise)
+    return torch.cat(starts)
+
+
+def join(made: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    """Join what a generator made to the known pixels by Poisson's equation (section 3.4, equation 7).
+
+    Parameters
+    ----------
+    made : Tensor of float32, (..., C, H, W)
+        On the CPU; all are joined to one image.
+    image : Tensor of float32, (C, H, W)
+        0..1.
+    mask : Tensor, (1, H, W)
+        Over one half is hole.
+
+    Returns
+    -------
+    Tensor of float32, like `made`
+        `image` where pixels are known, bit for bit; 0..1 in the hole.
+
+    Examples
+    --------
+    >>> mask = torch.zeros(1, 8, 8)
+    >>> mask[:, 2:6, 2:6] = 1
+    >>> joined = join(torch.full((3, 8, 8), 0.2), torch.full((3, 8, 8), 0.6), mask)
+    >>> bool((joined - 0.6).abs().max() < 1e-3)
+    True
+    """
+    free = (mask[0] > 0.5).numpy()
+    error = (image - made).flatten(0, -3).numpy()
+    correction = torch.from_numpy(membrane(error, free, tolerance=TOLERANCE)).view_as(made)
+    return torch.where(mask > 0.5, (made + correction).clamp(0, 1), image)
