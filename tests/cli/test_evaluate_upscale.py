@@ -107,6 +107,16 @@ def test_the_data_folder_gives_what_is_held_out(tmp_path: Path):
     assert 0 < read["count"] < 60
 
 
+def test_the_faces_of_the_data_folder(tmp_path: Path):
+    folder = make_data_folder(tmp_path / "data", per_set=90)
+    read = report(tmp_path, "--data", str(folder), "--model", "lanczos", "--faces")
+    assert read["data"] == "what is held out of faces256"
+    assert 0 < read["count"] < 30
+    assert read["columns"][-1]["name"] == "embedding distance"
+    assert all(row[-1]["value"] > 0 for row in read["rows"].values())
+    assert main(["evaluate", "blend", "--data", str(tmp_path), "--faces"]) == 2
+
+
 def test_a_sheet_and_its_key(originals: Path, tmp_path: Path):
     sheet = tmp_path / "sheets" / "one"
     report(tmp_path, "--data", str(originals), "--model", "lanczos", "--sheet", str(sheet))

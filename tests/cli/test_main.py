@@ -158,3 +158,8 @@ def test_it_is_a_command_of_the_shell(tmp_path: Path):
     done = subprocess.run([script, "blend", "a.png"], capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("velatura: error: missing DESTINATION")
+
+
+def test_python_runs_it_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "velatura", "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, __version__)

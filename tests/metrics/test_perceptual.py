@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 from skimage.data import astronaut, cat, coffee
 
 from velatura import catalog
-from velatura.metrics.perceptual import PROTOCOL, compare, distances, perceptual_distance
+from velatura.metrics.perceptual import PROTOCOL, compare, distances, embedding_distance, perceptual_distance
 from velatura.nets.features import Features
 from velatura.nets.vgg19 import VGG19
 
@@ -134,3 +134,17 @@ def test_it_ranks_damages_as_the_teachers_do(features):
     ]
     ours, theirs = ([perceptual_distance(b, a, extractor) for a, b in pairs] for extractor in (features, teachers))
     assert spearman(np.array(ours), np.array(theirs)) > 0.9
+
+
+def test_an_embedding_is_of_the_image_as_a_whole():
+    """Of means over places: where things are does not matter, what they are does."""
+
+    def features(image, layers):
+        assert list(layers) == ["stride16"]
+        return {"stride16": image}
+
+    red, blue = np.zeros((32, 32, 3), np.uint8), np.zeros((32, 32, 3), np.uint8)
+    red[:8, :, 0], blue[:, :, 2] = 200, 100
+    moved = red[::-1]
+    assert embedding_distance(red, moved, features) == pytest.approx(0, abs=1e-6)
+    assert embedding_distance(red, blue, features) == pytest.approx(1)

@@ -37,6 +37,9 @@ def evaluate(
         Parameter(help="Folder of the originals, paired by name; DATA then holds low resolutions (upscale)."),
     ] = None,
     scale: Annotated[Literal[2, 3, 4], Parameter(help="How many times larger (upscale).")] = 4,
+    faces: Annotated[
+        bool, Parameter(negative=(), show_default=False, help="Measure the held-out faces of the sets (upscale).")
+    ] = False,
     sheet: Annotated[
         Path | None, Parameter(metavar="DIR", help="Write a sheet for blind comparison and its key (upscale).")
     ] = None,
@@ -64,8 +67,9 @@ def evaluate(
         raise InputError(f"--data {data}: no such folder")
     if json is not None:
         check_json(json, overwrite=overwrite, inputs=_read(data, reference, model))
-    if sheet is not None and task != "upscale":
-        raise InputError(f"--sheet belongs to evaluate upscale, not to evaluate {task}")
+    for given, option in ((sheet is not None, "--sheet"), (faces, "--faces")):
+        if given and task != "upscale":
+            raise InputError(f"{option} belongs to evaluate upscale, not to evaluate {task}")
     if task == "fidelity":
         from velatura.metrics.fidelity import PROTOCOLS
 
@@ -76,7 +80,7 @@ def evaluate(
         from velatura.cli.evaluate_upscale import evaluate_upscale
         from velatura.tasks.upscale import MODEL
 
-        report = evaluate_upscale(model or (MODEL,), data, scale=scale, reference=reference, sheet=sheet)
+        report = evaluate_upscale(model or (MODEL,), data, scale=scale, reference=reference, faces=faces, sheet=sheet)
     else:
         if reference is not None:
             raise InputError(f"--reference belongs to evaluate fidelity; evaluate {task} has originals of its own")

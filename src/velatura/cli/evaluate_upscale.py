@@ -23,6 +23,8 @@ __all__ = ["evaluate_upscale", "local_errors", "write_sheet"]
 
 BASELINE = "bicubic"
 HELD_OUT = "what is held out of BSDS500's train and test parts"
+BY_BICUBIC = "by MATLAB's antialiased bicubic, 8 bit"
+FACES = "faces256"
 LEAST = 4  # images: fewer make no two halves to fit and to judge the map of the evidence on
 
 ROWS = 10  # photographs on a sheet
@@ -34,7 +36,13 @@ Images = list[NDArray[np.uint8]]
 
 
 def evaluate_upscale(
-    models: Sequence[str], data: Path, *, scale: int = 4, reference: Path | None = None, sheet: Path | None = None
+    models: Sequence[str],
+    data: Path,
+    *,
+    scale: int = 4,
+    reference: Path | None = None,
+    faces: bool = False,
+    sheet: Path | None = None,
 ) -> Report:
     """Measure upscalers on the same photographs: the papers' ablation, if they are its models.
 
@@ -49,6 +57,9 @@ def evaluate_upscale(
         How many times larger.
     reference : Path, optional
         Originals, paired with ``data`` by their path without the suffix.
+    faces : bool
+        Take the held-out faces of the data folder, and measure how far they move in what the features say of a whole
+        image.
     sheet : Path, optional
         Folder for `write_sheet`.
 
@@ -56,7 +67,8 @@ def evaluate_upscale(
     -------
     Report
         PSNR and SSIM on luma, gain over bicubic, perceptual distance where the package holds the features that it is
-        measured in, shift of the mean colour; notes on the map of the evidence of each network.
+        measured in, shift of the mean colour, of faces the distance of their embeddings; notes on the map of the
+        evidence of each network.
 
     Raises
     ------
@@ -68,7 +80,7 @@ def evaluate_upscale(
         What training needs is not installed.
     """
     try:
-        from velatura.metrics.perceptual import PROTOCOL
+        from velatura.metrics.perceptual import EMBEDDING, PROTOCOL
         from velatura.training.recipes.upscale import PROTOCOLS
     except ImportError as error:
         raise MachineError(f"{error.name} is not installed; pip install 'velatura[train]'") from None
@@ -76,7 +88,9 @@ def evaluate_upscale(
     tasks = _tasks(models)
     if sheet is not None and any((sheet / name).exists() for name in ("sheet.png", "key.csv")):
         raise InputError(f"{sheet}: holds an earlier sheet; name another folder")
-    pairs, words, made = _read(data, reference, scale)
+    if faces and reference is not None:
+        raise InputError("--faces takes its originals from the data folder; leave out --reference")
+    pairs, words, made = _read_faces(data, scale) if faces else _read(data, reference, scale)
     features = _features()
     columns = [
         Column("PSNR", "dB", "higher"),
@@ -84,6 +98,7 @@ def evaluate_upscale(
         Column("gain over bicubic", "dB", "higher"),
         *([Column("perceptual distance", digits=4)] if features is not None else []),
         Column("shift of the mean colour", "grey levels"),
+        *([Column("embedding distance", digits=4)] if faces and features is not None else []),
     ]
     results: dict[str, Images] = {}
     figures: dict[str, list[NDArray[np.float64]]] = {}
@@ -91,7 +106,7 @@ def evaluate_upscale(
         results[name] = [
             task(low, size=high.shape[1::-1]).image for low, high in zip(pairs.low, pairs.high, strict=True)
         ]
-        figures[name] = _measure(results[name], pairs, features)
+        figures[name] = _measure(results[name], pairs, features, faces)
     for row in figures.values():
         row.insert(2, row[0] - figures[BASELINE][0])
     if sheet is not None:
@@ -102,6 +117,7 @@ def evaluate_upscale(
             f"{PROTOCOLS[scale]}; low resolution {made}. "
             + (f"Perceptual distance: {PROTOCOL}. " if features is not None else "")
             + "Shift of the mean colour: the largest of the three channels, against the low resolution."
+            + (f" Embedding distance: {EMBEDDING}." if faces and features is not None else "")
         ),
         data=words,
         count=len(pairs),
@@ -134,7 +150,7 @@ def _read(data: Path, reference: Path | None, scale: int) -> tuple[Pairs, str, s
     from velatura.training.recipe import make_config
     from velatura.training.recipes.upscale import MEASURED, Pairs, UpscaleConfig, read_pairs
 
-    made = "by MATLAB's antialiased bicubic, 8 bit"
+    made = BY_BICUBIC
     if reference is not None:
         low, high = (_by_stem(read_folder(folder)) for folder in (data, reference))
         missing = sorted(set(low) - set(high))
@@ -157,6 +173,14 @@ def _read(data: Path, reference: Path | None, scale: int) -> tuple[Pairs, str, s
     return Pairs(read_folder(data), scale), data.name or str(data), made
 
 
+def _read_faces(data: Path, scale: int) -> tuple[Pairs, str, str]:
+    """Read the held-out faces of the data folder."""
+    from velatura.training.data import read_set
+    from velatura.training.recipes.upscale import Pairs
+
+    return Pairs(read_set(data, FACES, "held-out"), scale), f"what is held out of {FACES}", BY_BICUBIC
+
+
 def _by_stem(images: Any) -> dict[str, NDArray[np.uint8]]:
     return {Path(name).with_suffix("").as_posix(): images[i] for i, name in enumerate(images.names)}
 
@@ -173,18 +197,20 @@ def _features() -> Any:
     return load_features() if any(card.name == "features" for card in cards()) else None
 
 
-def _measure(images: Images, pairs: Pairs, features: Any) -> list[NDArray[np.float64]]:
+def _measure(images: Images, pairs: Pairs, features: Any, faces: bool) -> list[NDArray[np.float64]]:
     """Give the figures of each image, without the gain."""
-    from velatura.metrics.perceptual import perceptual_distance
+    from velatura.metrics.perceptual import embedding_distance, perceptual_distance
     from velatura.training.recipes.upscale import fidelity
     from velatura.training.recipes.upscale_gan import color_shift
 
     figures = list(fidelity(images, pairs).values())
+    both = list(zip(images, pairs.high, strict=True))
     if features is not None:
-        both = zip(images, pairs.high, strict=True)
         figures.append(np.array([perceptual_distance(one, original, features) for one, original in both]))
-    shifts = [color_shift(one, low) for one, low in zip(images, pairs.low, strict=True)]
-    return [*figures, np.array(shifts)]
+    figures.append(np.array([color_shift(one, low) for one, low in zip(images, pairs.low, strict=True)]))
+    if faces and features is not None:
+        figures.append(np.array([embedding_distance(one, original, features) for one, original in both]))
+    return figures
 
 
 # --- the map of the evidence ------------------------------------------------------------------------------------------
@@ -222,7 +248,7 @@ def _evidence(name: str, images: Images, pairs: Pairs, task: Upscale) -> list[st
     return [f"{words}; on the other half {_agreement(fitted, found[1::2])}."] + [
         f"Evidence of {name} as shipped: limit {shipped.limit:.3g}, knee {shipped.knee:.3g}; "
         f"on the same half {_agreement(shipped, found[1::2])}."
-        for shipped in (task.calibration,)
+        for shipped in (task.calibration(pairs.scale),)
         if shipped != fitted
     ]
 

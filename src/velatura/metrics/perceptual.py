@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["PROTOCOL", "compare", "distances", "perceptual_distance"]
+__all__ = ["EMBEDDING", "PROTOCOL", "compare", "distances", "embedding_distance", "perceptual_distance"]
 
 Extractor = Callable[..., dict[str, Tensor]]
 
@@ -26,6 +26,11 @@ PROTOCOL = (
     "velatura-features distance: five layers (strides 1 to 16), standardised channels before activation brought to "
     "unit length, squared difference summed over channels, mean over places and layers; RGB at native size, 8 bit, "
     "whole image; 0 = equal, lower = more alike; not LPIPS"
+)
+
+EMBEDDING = (
+    "1 - cosine between the means over places of velatura-features' deepest layer (stride 16), RGB at native size, "
+    "8 bit; 0 = equal; not a face recogniser"
 )
 
 EPSILON = 1e-8  # below any length that a map has
@@ -103,10 +108,40 @@ def perceptual_distance(image: NDArray, reference: NDArray, features: Extractor)
     >>> perceptual_distance(grey, grey, Features())
     0.0
     """
-    device = torch.device("cpu")
-    if isinstance(features, torch.nn.Module):
-        device = next(features.parameters()).device
+    device = _device(features)
     return float(distances(_tensor(image).to(device), _tensor(reference).to(device), features)[0])
+
+
+@torch.no_grad()
+def embedding_distance(image: NDArray, reference: NDArray, features: Extractor) -> float:
+    """Give the distance of what the deepest layer says of two images as a whole, as `EMBEDDING` says.
+
+    Parameters
+    ----------
+    image, reference : ndarray
+        As in `perceptual_distance`, but of any two sizes.
+    features : callable
+        As in `perceptual_distance`, with a layer ``stride16``.
+
+    Returns
+    -------
+    float
+        From 0, for equal images, to 2.
+
+    Examples
+    --------
+    >>> from velatura.nets.features import Features
+    >>> noise = np.random.default_rng(0).random((64, 64, 3))
+    >>> abs(embedding_distance(noise, noise, Features())) < 1e-6
+    True
+    """
+    device = _device(features)
+    ours, theirs = (features(_tensor(one).to(device), ["stride16"])["stride16"].float() for one in (image, reference))
+    return float(1 - torch.cosine_similarity(ours.mean((2, 3)), theirs.mean((2, 3)))[0])
+
+
+def _device(features: Extractor) -> torch.device:
+    return next(features.parameters()).device if isinstance(features, torch.nn.Module) else torch.device("cpu")
 
 
 def _unit(maps: Tensor) -> Tensor:

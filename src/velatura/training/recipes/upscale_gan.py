@@ -89,6 +89,7 @@ class Critics(BaseModel):
     features: str = Field("velatura", description="what content is compared in: velatura, a file, or vgg19:FILE")
     content: dict[str, float] = Field({}, description="layers of the features and their weights; {}: none")
     activated: bool = Field(False, description="features behind the activation, as in SRGAN")
+    luma: bool = Field(False, description="content and critic see luma alone; colour is left to the pixels' error")
     pixel: float = Field(0.01, ge=0, description="weight of the pixels' error, whose form is `loss`")
     color: float = Field(0.1, ge=0, description="weight of the error that is left at the size of the input")
     variation: float = Field(0.0, ge=0, description="weight of the total variation")
@@ -100,6 +101,7 @@ class Critics(BaseModel):
     critic_dense: int = Field(256, ge=1, description="width of SRGAN's first dense layer")
     critic_window: int = Field(1, ge=1, description="places of 16 pixels that SRGAN's critic judges at once")
     critic_norm: Literal["spectral", "batch", "none"] = Field("spectral", description="of SRGAN's critic")
+    critic_detail: float = Field(0.0, ge=0, description="how much fine detail is amplified for the critic; 0: not seen")
     critic_rate: float = Field(2e-4, gt=0, description="learning rate of the critic")
 
 
@@ -174,6 +176,8 @@ class Adversarial(Upscaler):
             "variation": (config.variation, total_variation(made)),
             "grid": (config.grid, functional.relu(grid_peaks(made, config.scale)).mean()),
         }
+        if config.luma:
+            made, high = _grey(made), _grey(high)
         if config.content:
             self.features.to(made.device)
             with training.fabric.autocast():
@@ -465,8 +469,10 @@ def table(scores: dict[str, Any]) -> str:
 def make_critic(config: Critics) -> nn.Module:
     """Make the critic of these settings."""
     if config.critic == "unet":
-        return UNetDiscriminator(config.critic_width)
-    return Discriminator(config.critic_width, config.critic_dense, config.critic_window, config.critic_norm)
+        return UNetDiscriminator(config.critic_width, config.critic_detail)
+    return Discriminator(
+        config.critic_width, config.critic_dense, config.critic_window, config.critic_norm, config.critic_detail
+    )
 
 
 @contextmanager
@@ -477,6 +483,11 @@ def _frozen(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         network.requires_grad_(True)
+
+
+def _grey(images: Tensor) -> Tensor:
+    """Luma in all three channels."""
+    return luma(images).expand(-1, 3, -1, -1)
 
 
 def _unit(image: NDArray[np.uint8]) -> NDArray[np.float32]:
