@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from velatura.ops.pyramid import double, double_window, fill_holes, halve, halve_adjoint
+from velatura.ops.pyramid import double, double_window, fill_holes, fill_holes_in_bands, halve, halve_adjoint
 
 SIZES = [(1, 1), (1, 6), (2, 3), (7, 9), (8, 10), (16, 5)]
 
@@ -60,3 +60,20 @@ def test_holes_are_filled_smoothly_and_the_known_is_kept():
     assert filled.min() >= 0
     assert filled.max() <= 1
     assert not fill_holes(planes, np.zeros((40, 53), bool)).any()
+
+
+@pytest.mark.parametrize(("height", "width"), [*SIZES, (128, 4), (129, 33), (500, 37)])
+@pytest.mark.parametrize("share", [0, 0.001, 0.3, 1])
+def test_holes_are_filled_in_bands_as_in_the_whole(height, width, share):
+    rng = np.random.default_rng(3)
+    planes, known = rng.random((2, height, width), np.float32), rng.random((height, width)) < share
+    known[height // 2 :] &= share == 1  # a hole that is larger than a band
+    asked = []
+
+    def rows(start, stop):
+        asked.append(stop - start)
+        return planes[:, start:stop], known[start:stop]
+
+    bands = list(fill_holes_in_bands(rows, height))
+    np.testing.assert_array_equal(np.concatenate(bands, 1), fill_holes(planes, known))
+    assert max(asked) <= 160

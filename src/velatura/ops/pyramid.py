@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 
-__all__ = ["double", "double_window", "fill_holes", "halve", "halve_adjoint"]
+__all__ = ["double", "double_window", "fill_holes", "fill_holes_in_bands", "halve", "halve_adjoint"]
+
+LEVELS = 4  # that are made band by band
+BAND_UNITS = 8  # rows of the coarsest of them in a band
 
 
 def halve(planes: np.ndarray) -> np.ndarray:
@@ -107,9 +112,58 @@ def fill_holes(planes: np.ndarray, known: np.ndarray) -> np.ndarray:
     planes = np.where(known, planes, 0).astype(np.float32)
     if known.all() or not known.any():
         return planes
+    return np.where(known, planes, double(fill_holes(*_known_means(planes, known)), *known.shape))
+
+
+def fill_holes_in_bands(rows: Callable[[int, int], tuple[np.ndarray, np.ndarray]], height: int) -> Iterator[np.ndarray]:
+    """Do what `fill_holes` does, holding a band of rows at a time and the whole at a 16th of its size.
+
+    Parameters
+    ----------
+    rows : callable
+        ``rows(start, stop)`` gives planes (C, stop - start, W) and what of them is known; each row is asked for more
+        than once.
+    height : int
+
+    Yields
+    ------
+    numpy.ndarray
+        (C, h, W) float32, from top to bottom.
+
+    Examples
+    --------
+    >>> planes, known = np.full((1, 200, 3), 5.0), np.arange(600).reshape(200, 3) % 7 == 0
+    >>> bands = fill_holes_in_bands(lambda start, stop: (planes[:, start:stop], known[start:stop]), 200)
+    >>> np.array_equal(np.concatenate(list(bands), 1), fill_holes(planes, known))
+    True
+    """
+    unit = 2**LEVELS
+    starts = range(0, height, BAND_UNITS * unit)
+    small = [_pulled(*rows(start, min(start + starts.step, height)))[-1] for start in starts]
+    coarse = fill_holes(*(np.concatenate(parts, -2) for parts in zip(*small, strict=True)))
+    for start in starts:
+        stop = min(start + starts.step, height)
+        # One row of the coarsest level more on each side: what lacks a neighbour there is cut off again.
+        first, last = max(start - unit, 0), min(stop + unit, height)
+        levels = _pulled(*rows(first, last))
+        filled = coarse[..., first // unit : -(-last // unit), :]
+        for planes, known in reversed(levels[:-1]):
+            filled = np.where(known, planes, double(filled, *known.shape))
+        yield filled[..., start - first : stop - first, :]
+
+
+def _known_means(planes: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Halve: the means of what is known, and where there are any."""
     share = halve(known)
-    coarse = fill_holes(halve(planes) / np.where(share > 0, share, 1), share > 0)
-    return np.where(known, planes, double(coarse, *known.shape))
+    return halve(planes) / np.where(share > 0, share, 1), share > 0
+
+
+def _pulled(planes: np.ndarray, known: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Halve `LEVELS` times; the finest level comes first."""
+    levels = [(np.where(known, planes, 0).astype(np.float32), known)]
+    for _ in range(LEVELS):
+        levels.append(_known_means(*levels[-1]))
+    return levels
 
 
 def halve_adjoint(planes: np.ndarray, first: int, rows: slice, height: int, *, out: np.ndarray) -> None:
