@@ -14,10 +14,11 @@ from torch import nn
 from upscalers import KINDS, make, save
 
 import velatura
-from velatura import InputError, MachineError, ModelError, Upscale, community, upscale
+from velatura import InputError, MachineError, ModelError, Upscale, catalog, community, upscale
 from velatura.metrics.fidelity import Y, psnr
 from velatura.nets.inference import for_inference
 from velatura.nets.rows import in_bands
+from velatura.ops.evidence import Calibration
 from velatura.ops.resize import resize
 from velatura.task import parse_params
 from velatura.tasks import upscale as module
@@ -129,6 +130,7 @@ def with_networks(monkeypatch):
 
     def give(**networks):
         monkeypatch.setattr(community, "load_upscaler", lambda name, device: copy.deepcopy(networks[name]))
+        monkeypatch.setattr(Upscale, "models", classmethod(lambda cls: tuple(networks)))
 
     return give
 
@@ -374,6 +376,112 @@ def test_realism_lies_between_two_networks(with_networks, photo, named):
     np.testing.assert_array_equal(task(photo).image, ends[named == "srgan"])  # and without it, what was named
 
 
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """A catalog of two tiny networks, for 4 and for 2 times, or without the second."""
+
+    def give(*, both=True):
+        folder = tmp_path / "shipped"
+        folder.mkdir()
+        names = {"srresnet": "srresnet"} | ({"srresnet-x2": "srresnet-2"} if both else {})
+        for name, kind in names.items():
+            save(folder, kind, name=name)
+        known = (
+            'task = "upscale"\ncommercial_use = true\ncommercial_use_reason = "made of random numbers"\n'
+            'weights_licence = "Apache-2.0"\nrecipe = "none"\ncommit = "none"\nprotocol = "none"\npaper = "none"\n'
+            "limits = []\nimages = []\n"
+        )
+        table = tmp_path / "catalog.toml"
+        table.write_text("".join(f'[{name}]\nfile = "{name}.safetensors"\n{known}\n' for name in names))
+        monkeypatch.setattr(catalog, "WEIGHTS", folder)
+        monkeypatch.setattr(catalog, "CATALOG", table)
+        for name in names:
+            catalog.fill_card(name)
+        return folder
+
+    yield give
+    catalog._read_catalog.cache_clear()
+
+
+@pytest.mark.parametrize("named", [None, "srresnet"])
+def test_up_to_twice_the_network_for_two_is_taken(shipped, files, photo, named):
+    shipped()
+    two, four = Upscale(files["srresnet-2"]), Upscale(files["srresnet"])
+    task = Upscale(named)
+    for options, expected in [
+        ({"scale": 2}, two),
+        ({"scale": 1.5}, two),
+        ({"scale": 1}, two),
+        ({"size": "100x80"}, two),
+        ({"size": "x60"}, two),
+        ({"scale": 2.1}, four),
+        ({"scale": 4}, four),
+        ({"size": "100x81"}, four),  # one side is enough
+        ({"size": "101x80"}, four),
+    ]:
+        made = task(photo, **options)
+        np.testing.assert_array_equal(made.image, expected(photo, **options).image, str(options))
+        assert made.made_by == ("srresnet-x2" if expected is two else "srresnet")
+    assert levels(two(photo, scale=2).image, four(photo, scale=2).image) > 3  # or the above would say nothing
+    with pytest.raises(InputError, match="out of reach"):
+        task(photo, size="49x")
+
+
+def test_the_network_for_two_makes_any_scale_when_it_is_named(shipped, files, photo):
+    shipped()
+    named, file = Upscale("srresnet-x2"), Upscale(files["srresnet-2"])
+    for options in ({"scale": 1.3}, {"scale": 2}, {"scale": 4}, {"size": "399x"}):
+        made = named(photo, **options)
+        np.testing.assert_array_equal(made.image, file(photo, **options).image)
+        assert made.made_by == "srresnet-x2"
+
+
+def test_without_the_network_for_two_the_usual_one_is_taken(shipped, files, photo):
+    shipped(both=False)
+    for options in ({"scale": 2}, {"size": "90x"}):
+        made = Upscale()(photo, **options)
+        np.testing.assert_array_equal(made.image, Upscale(files["srresnet"])(photo, **options).image)
+        assert made.made_by == "srresnet"
+
+
+def test_networks_are_read_when_they_are_needed(shipped, photo, monkeypatch):
+    shipped()
+    read, load = [], community.load_upscaler
+
+    def counted(name, device):
+        read.append(name)
+        return load(name, device)
+
+    monkeypatch.setattr(community, "load_upscaler", counted)
+    task = Upscale()
+    assert read == []
+    for size in ("100x", "90x", "150x", "80x"):
+        task(photo, size=size)
+    assert read == ["srresnet-x2", "srresnet"]
+    Upscale()(photo, scale=2)
+    assert read[2:] == ["srresnet-x2"]
+
+
+@pytest.mark.parametrize("damaged", ["srresnet", "srresnet-x2"])
+def test_before_the_size_is_known_both_files_are_checked(shipped, damaged):
+    path = shipped() / f"{damaged}.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(ModelError, match=f"{damaged}.safetensors: its sha256"):
+        Upscale().prepare(parse_params(Upscale.Params, {"size": "90x"}))
+    with pytest.raises(InputError, match="cuda"):
+        Upscale(device="cuda:99").prepare(parse_params(Upscale.Params, {"size": "90x"}))
+
+
+def test_evidence_is_that_of_the_network_that_was_taken(shipped, photo, monkeypatch):
+    shipped()
+    monkeypatch.setitem(module.CALIBRATIONS, "srresnet-x2", Calibration(1e-9, 1e-4))
+    task = Upscale()
+    assert task.calibration(2) == module.CALIBRATIONS["srresnet-x2"]
+    assert task.calibration(4) == module.CALIBRATIONS["srresnet"]
+    assert task(photo, scale=2, evidence=True).maps["evidence"].pixels.max() == 0
+    assert task(photo, scale=4, evidence=True).maps["evidence"].pixels.max() > 50
+
+
 def test_realism_wants_two_networks(tasks, photo):
     with pytest.raises(InputError, match="bicubic is none, take srgan or esrgan"):
         tasks["bicubic"](photo, realism=0.5)
@@ -485,8 +593,19 @@ def test_bad_checkpoints_are_refused_at_once(files, tmp_path):
     assert not witness.exists()
     with pytest.raises(ModelError, match="no such file"):
         Upscale(tmp_path / "absent.pth")
-    with pytest.raises(ModelError, match="unknown model 'srresnett'"):
-        Upscale("srresnett")
+
+
+def test_names_that_no_upscaler_has_are_refused_with_those_that_are_there():
+    models = Upscale.models()
+    assert models[0] == Upscale.default_model
+    assert {"bicubic", "lanczos", "esrgan-psnr"} < set(models)
+    for name in ("srresnett", "features", "blending-gan", "nope.bin", ""):
+        with pytest.raises(
+            ModelError, match=f"unknown model '{name}'; expected srresnet, .*bicubic, lanczos, or a file"
+        ):
+            Upscale(name)
+    for card in catalog.cards():
+        assert (card.name in models) == (card.architecture in community.OURS)
 
 
 # --- progress and errors ----------------------------------------------------------------------------------------------

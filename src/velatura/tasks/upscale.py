@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import BeforeValidator, Field, PositiveInt
 
-from velatura.errors import InputError
+from velatura.catalog import cards, open_weights
+from velatura.errors import InputError, ModelError
 from velatura.image import LUMA, Picture, premultiply, unpremultiply
 from velatura.openvino_engine import ExportedUpscaler
 from velatura.ops.color import from_linear, to_linear
 from velatura.ops.consistency import MARGIN, Shrinking
 from velatura.ops.evidence import Calibration, variance_within
-from velatura.ops.pyramid import fill_holes
+from velatura.ops.pyramid import fill_holes_in_bands
 from velatura.ops.resize import Kernel, RowResize
 from velatura.task import Bands, ImageLike, Input, Output, Params, Progress, Result, Task, parse_params
 from velatura.tiling import DEFAULT_MEMORY_MIB, RowBuffer, tile_side, tiles
@@ -31,6 +32,9 @@ MODEL = "srresnet"
 KERNELS: dict[str, Kernel] = {"bicubic": "bicubic", "lanczos": "lanczos"}  # models that are none
 # The faithful model of the same architecture that a model with invented detail began as.
 FAITHFUL = {"srgan": "srresnet", "esrgan": "esrgan-psnr", "esrgan-photo": "esrgan-psnr"}
+# Models that take the place of another where the result is at most so many times as large on both sides, ascending.
+BY_SCALE = {"srresnet": {2: "srresnet-x2"}}
+FILES = (".safetensors", ".pth", ".pt", ".onnx")
 
 LARGEST, SMALLEST = 8.0, 1.0  # scale
 STRIP = 64  # rows of the result that are made at a time
@@ -55,6 +59,12 @@ def _size(value: Any) -> Any:
     if isinstance(value, tuple | list) and not any(value):
         raise ValueError("expected WxH, Wx or xH, in pixels, at least one side")
     return value
+
+
+def _is_file(model: str) -> bool:
+    """Tell a path from a name of the catalog."""
+    path = Path(model)
+    return path.name != model or path.suffix in FILES
 
 
 class UpscaleParams(Params):
@@ -116,7 +126,8 @@ class Upscale(Task):
     profile and metadata are those of the image. On a processor that has it the convolutions compute in bfloat16.
 
     A network enlarges by its own factor; the rest is done by antialiased resizing, in linear light where that makes the
-    image smaller.
+    image smaller. Where the result is at most twice as large on both sides, ``srresnet`` without ``realism`` leaves the
+    work to ``srresnet-x2``, if the catalog has it.
 
     Differs from the papers: see the networks and `velatura.training.recipes.upscale`.
 
@@ -140,7 +151,10 @@ class Upscale(Task):
         self._model = MODEL if name_or_path is None else name_or_path
         self._device = device
         self._memory = memory
-        self._networks: dict[float | None, nn.Module | ExportedUpscaler] = {}
+        self._networks: dict[tuple[str | Path, float | None], nn.Module | ExportedUpscaler] = {}
+        if isinstance(self._model, str) and not _is_file(self._model) and self._model not in self.models():
+            known = ", ".join(self.models())
+            raise ModelError(f"unknown model {self._model!r}; expected {known}, or a file ({', '.join(FILES)})")
         if name_or_path is not None:
             self.prepare(parse_params(UpscaleParams, {}))  # a model that was named is checked at once
 
@@ -151,29 +165,57 @@ class Upscale(Task):
         """Make the task; see the class."""
         return cls(name_or_path, device=device, memory=memory)
 
-    @property
-    def calibration(self) -> Calibration:
-        """What detail of this model is worth; of a model that has no card, what the usual one's is."""
-        return CALIBRATIONS.get(str(self._model), CALIBRATIONS[MODEL])
+    @classmethod
+    def models(cls) -> tuple[str, ...]:
+        """Names that `from_pretrained` takes beside files, the default first."""
+        # The features, by which upscaling is trained and measured, enlarge nothing.
+        networks = (card.name for card in cards() if card.task == cls.name and card.architecture != "Features")
+        return *dict.fromkeys((MODEL, *networks)), *KERNELS
+
+    def calibration(self, factor: float) -> Calibration:
+        """Say what detail of a result so many times as large is worth; without a card, what the usual model's is."""
+        return CALIBRATIONS.get(str(self._model_for(factor, None)), CALIBRATIONS[MODEL])
 
     def prepare(self, params: UpscaleParams) -> None:
-        """Read the networks that the options need."""
+        """Read the networks that the options need; which one a size needs, the image decides."""
         if self._kernel is not None:
             if params.realism is not None:
                 raise InputError(f"realism lies between two networks; {self._model} is none, take srgan or esrgan")
-        elif params.realism not in self._networks:
-            # The plain network and the last mixture: a slider would fill the memory.
-            kept = {None: self._networks[None]} if None in self._networks else {}
-            self._networks = kept | {params.realism: self._load(params.realism)}
+        elif params.size is not None and params.realism is None and self._model_for(SMALLEST, None) != self._model:
+            from velatura.device import resolve_device
+
+            resolve_device(self._device)
+            for model in (self._model, self._model_for(SMALLEST, None)):
+                open_weights(model)
+        else:
+            self._network(self._model_for(params.scale, params.realism), params.realism)
+
+    def _model_for(self, factor: float, realism: float | None) -> str | Path:
+        """Name the model that makes images so many times as large."""
+        if realism is None:
+            known = {card.name for card in cards()}
+            for most, name in BY_SCALE.get(str(self._model), {}).items():
+                if factor <= most and name in known:
+                    return name
+        return self._model
+
+    def _network(self, model: str | Path, realism: float | None) -> nn.Module | ExportedUpscaler:
+        """Give a network, read once."""
+        key = model, realism
+        if key not in self._networks:
+            # The plain networks and the last mixture: a slider would fill the memory.
+            plain = {known: network for known, network in self._networks.items() if known[1] is None}
+            self._networks = plain | {key: self._load(model, realism)}
+        return self._networks[key]
 
     @property
     def _kernel(self) -> Kernel | None:
         """The kernel that stands in for a network."""
         return KERNELS.get(str(self._model))
 
-    def _load(self, realism: float | None) -> nn.Module | ExportedUpscaler:
+    def _load(self, model: str | Path, realism: float | None) -> nn.Module | ExportedUpscaler:
         """Read the network, or mix two (ESRGAN, Wang et al. 2018, section 3.4), ready to enlarge bands of rows."""
-        if Path(self._model).suffix == ".onnx":
+        if Path(model).suffix == ".onnx":
             return self._exported(realism)
         from velatura.community import load_upscaler
         from velatura.device import half_precision, resolve_device
@@ -182,14 +224,12 @@ class Upscale(Task):
 
         device = resolve_device(self._device)
         if realism is None:
-            network = load_upscaler(self._model, device)
+            network = load_upscaler(model, device)
         else:
             # Between the faithful and the inventing model of one architecture, whichever of them was named.
-            sharp = next((sharp for sharp, faithful in FAITHFUL.items() if self._model in (sharp, faithful)), None)
+            sharp = next((sharp for sharp, faithful in FAITHFUL.items() if model in (sharp, faithful)), None)
             if sharp is None:
-                raise InputError(
-                    f"realism lies between two models; {self._model} has no counterpart, take srgan or esrgan"
-                )
+                raise InputError(f"realism lies between two models; {model} has no counterpart, take srgan or esrgan")
             network, other = load_upscaler(FAITHFUL[sharp], device), load_upscaler(sharp, device)
             for parameter, goal in zip(network.parameters(), other.parameters(), strict=True):
                 parameter.lerp_(goal, realism)
@@ -208,16 +248,18 @@ class Upscale(Task):
         picture: Picture = images[0]
         size = params.target(picture.height, picture.width)
         small = picture.height, picture.width
+        factor = max(size[0] / small[0], size[1] / small[1])
+        model = self._model_for(factor, params.realism)
         seen = _seen(picture) if self._kernel is None or params.consistent else picture
         if self._kernel is not None:
             colours = _by_kernel(picture, size, self._kernel)
         else:
-            colours = _by_network(self._networks[params.realism], seen, size, self._memory)
+            colours = _by_network(self._network(model, params.realism), seen, size, self._memory)
         if params.consistent:
             colours = _projected(RowBuffer(colours), seen, Shrinking(size, small, params.kernel))
         evidence = np.empty(small if params.evidence else (0, 0), np.uint8)
         if params.evidence:
-            colours = _witnessed(RowBuffer(colours), small, size, self.calibration, evidence)
+            colours = _witnessed(RowBuffer(colours), small, size, self.calibration(factor), evidence)
         return Bands(
             like=picture,
             height=size[0],
@@ -225,7 +267,7 @@ class Upscale(Task):
             rows=_written(colours, _opacity(picture, size), picture, size[0], progress),
             channels=picture.channels,
             alpha=picture.alpha is not None,
-            made_by=Path(self._model).stem if self._kernel is None else None,
+            made_by=Path(model).stem if self._kernel is None else None,
             maps={"evidence": lambda: _map_bands(evidence, size)} if params.evidence else {},
         )
 
@@ -281,9 +323,18 @@ def _seen(picture: Picture) -> Picture:
     """Replace colours that nobody sees by those around them, so that they cannot bleed."""
     if picture.alpha is None or picture.alpha.all():
         return picture
-    planes = np.moveaxis(picture.pixels, -1, 0) * np.float32(1 / picture.white)
-    filled = np.moveaxis(fill_holes(planes, picture.alpha > 0), 0, -1) * np.float32(picture.white)
-    return picture.replace(pixels=_quantized(filled, picture.pixels.dtype, picture.white))
+    alpha, pixels = picture.alpha, picture.pixels.copy()
+
+    def rows(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        planes = np.moveaxis(_floats(picture.pixels, picture.white, start, stop), -1, 0)
+        return planes, alpha[start:stop] > 0
+
+    top = 0
+    for band in fill_holes_in_bands(rows, picture.height):
+        made, hidden = pixels[top : top + band.shape[1]], alpha[top : top + band.shape[1]] == 0
+        made[hidden] = _quantized(band[:, hidden].T * np.float32(picture.white), pixels.dtype, picture.white)
+        top += len(made)
+    return picture.replace(pixels=pixels)
 
 
 def _by_kernel(picture: Picture, size: tuple[int, int], kernel: Kernel) -> Iterator[np.ndarray]:
