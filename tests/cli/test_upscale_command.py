@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -18,6 +19,7 @@ import torch
 from PIL import Image
 from upscalers import make, save
 
+from velatura import Upscale
 from velatura.cli import main
 
 
@@ -49,11 +51,20 @@ def test_one_photograph(capsys: pytest.CaptureFixture[str]):
     result = json.loads(capsys.readouterr().out)
     assert (result["output"], result["width"], result["height"], result["made_by"]) == ("out.png", 38, 25, "net")
     assert (result["params"]["scale"], result["params"]["consistent"]) == (2.5, True)
+    assert result["maps"] == {"evidence": "map.png"}
     assert pixels("out.png").shape == (25, 38, 3)
     assert pixels("map.png").shape == (25, 38)
     assert main([*words.replace("out.png", "again.png").replace("map.png", "map2.png").split()]) == 0
     assert Path("again.png").read_bytes() == Path("out.png").read_bytes()
     assert Path("map2.png").read_bytes() == Path("map.png").read_bytes()
+
+
+def test_what_is_said_names_the_map(capsys: pytest.CaptureFixture[str]):
+    words = "upscale photo.png -o out.png --model bicubic --evidence map.png"
+    assert main(words.split()) == 0
+    assert re.fullmatch(r"out\.png: 60 x 40, \d+ KiB, [0-9.]+ s; evidence: map\.png\n", capsys.readouterr().out)
+    assert main([*words.replace("--evidence map.png", "--overwrite").split()]) == 0
+    assert capsys.readouterr().out.endswith(" s\n")
 
 
 @pytest.mark.parametrize(
@@ -68,7 +79,7 @@ def test_sizes(words: str, size: tuple[int, int]):
 def test_a_folder_makes_a_folder(capsys: pytest.CaptureFixture[str]):
     words = "upscale photos -o large --model bicubic --scale 2 --evidence maps"
     assert main(words.split()) == 0
-    assert "2 done" in capsys.readouterr().out
+    assert re.fullmatch(r"large: 2 done, [0-9.]+ s; evidence: maps\n", capsys.readouterr().out)
     assert Image.open("large/a.png").size == Image.open("large/sub/b.jpg").size == (30, 20)
     assert sorted(path.as_posix() for path in Path("maps").rglob("*.png")) == ["maps/a.png.png", "maps/sub/b.jpg.png"]
     assert main([*words.split(), "--resume"]) == 0
@@ -117,6 +128,31 @@ def test_results_that_no_format_holds_are_refused_before_the_work(capsys: pytest
     assert not Path("out.jpg").exists()
 
 
+def test_an_unknown_model_is_answered_with_those_that_are_known(capsys: pytest.CaptureFixture[str]):
+    assert main(["upscale", "photo.png", "-o", "out.png", "--model", "nope"]) == 2
+    said = one_line(capsys)
+    assert "unknown model 'nope'; expected srresnet, " in said
+    assert "bicubic, lanczos, or a file (.safetensors" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("photo.png -o no/out.png", "no/out.png"),
+        ("photo.png -o out.xyz", "out.xyz"),
+        ("photo.png -o out.png --evidence map.xyz", "map.xyz"),
+        ("photo.png -o out.png --evidence out.png", "two files"),
+        ("absent.png -o out.png", "absent.png: no such file"),
+    ],
+)
+def test_a_slip_in_a_name_is_told_before_a_model_is_read(
+    words: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Upscale, "_load", None)  # calling it would be an error of another kind
+    assert main([*f"upscale {words} --model net.safetensors".split()]) == 2
+    assert message in one_line(capsys)
+
+
 class Bomb:
     def __reduce__(self):
         return Path.touch, (Path("it-ran"),)
@@ -161,5 +197,6 @@ def test_ctrl_c_leaves_nothing():
 def test_help_names_options_and_maps(capsys: pytest.CaptureFixture[str]):
     assert main(["upscale", "--help"]) == 0
     text = capsys.readouterr().out
+    assert "bicubic, lanczos, or a file [default: srresnet]" in " ".join(text.replace("│", " ").split())
     for word in ("--scale", "--size", "--realism", "--consistent", "--kernel", "--evidence", "--model", "--memory"):
         assert word in text
