@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,16 @@ def test_it_gives_what_torch_gives(exported: Path, network: nn.Module):
     for result, expected in results:  # after all calls: none writes onto the result of another
         np.testing.assert_allclose(result, expected, atol=1e-5)
     assert abs(ExportedUpscaler(exported)(image) - expected).max() < 0.05
+
+
+def test_threads_do_not_disturb_each_other(exported: Path):
+    engine = ExportedUpscaler(exported, half=False)
+    images = [np.random.default_rng(seed).random((40, 50, 3), np.float32) for seed in range(16)]
+    expected = [engine(image) for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(engine, images * 4))
+    for result, wanted in zip(results, expected * 4, strict=True):
+        np.testing.assert_array_equal(result, wanted)
 
 
 def test_tiles_equal_the_whole(exported: Path):

@@ -11,6 +11,7 @@ module that does so, which it can do without: nothing is sent and nothing is wri
 from __future__ import annotations
 
 import sys
+import threading
 from pathlib import Path
 from types import ModuleType
 
@@ -23,7 +24,7 @@ __all__ = ["ExportedUpscaler"]
 
 
 class ExportedUpscaler:
-    """An exported upscaler on the processor.
+    """An exported upscaler on the processor; threads may share it, and take turns.
 
     Parameters
     ----------
@@ -84,6 +85,8 @@ class ExportedUpscaler:
             },
         )
         self._request = compiled.create_infer_request()
+        # One image at a time has all threads: two would share them, with twice the memory.
+        self._turn = threading.Lock()
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Enlarge.
@@ -99,9 +102,10 @@ class ExportedUpscaler:
             About 0..1, not clipped.
         """
         planes = np.ascontiguousarray(np.moveaxis(image, 2, 0)[None], np.float32)
-        # The outputs are the engine's own memory, which the next call writes onto.
-        enlarged = self._request.infer({0: planes}, share_inputs=True, share_outputs=True)[0]
-        return np.moveaxis(enlarged[0], 0, 2).copy()
+        with self._turn:
+            # The outputs are the engine's own memory, which the next call writes onto.
+            enlarged = self._request.infer({0: planes}, share_inputs=True, share_outputs=True)[0]
+            return np.moveaxis(enlarged[0], 0, 2).copy()
 
 
 def _openvino() -> ModuleType:

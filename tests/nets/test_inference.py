@@ -31,6 +31,16 @@ def test_in_half_precision_it_stays_near(kind):
     assert 0 < (done - expected).abs().max() < 0.05 * expected.abs().max()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@torch.inference_mode()
+def test_the_network_that_was_given_stays_as_it_is(kind):
+    network, image = make(kind), torch.rand(1, 3, 12, 16)
+    expected, layers = network(image), [type(module) for module in network.modules()]
+    for_inference(network, torch.bfloat16)
+    assert [type(module) for module in network.modules()] == layers
+    torch.testing.assert_close(network(image), expected, atol=0, rtol=0)
+
+
 def test_convolutions_are_halved_but_those_that_must_not_be():
     network = for_inference(make("srresnet"), torch.bfloat16)
     assert {module.weight.dtype for module in convolutions(network).values()} == {torch.bfloat16}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TypeVar
 
 import torch
@@ -13,11 +14,11 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 def for_inference(network: Net, half: torch.dtype | None = None) -> Net:
-    """Prepare a network for `velatura.nets.rows.Bands`, in place.
+    """Make a copy of a network that runs faster, for `velatura.nets.rows.Bands`.
 
     Its ``fold()``, if it has one, merges layers. A PReLU of one slope becomes a LeakyReLU, which is a third cheaper.
-    Convolutions, but those in layers that its ``full_precision`` names, get weights of the type ``half``; what is
-    between them stays float32 where the network adds to it. The memory order becomes channels-last.
+    Convolutions, but those in layers that ``full_precision`` names, get weights of the type ``half``; what is between
+    them stays float32 where the network adds to it. The memory order becomes channels-last.
 
     Parameters
     ----------
@@ -29,8 +30,8 @@ def for_inference(network: Net, half: torch.dtype | None = None) -> Net:
     Returns
     -------
     nn.Module
-        The same network. Send it images by `velatura.nets.rows.in_bands` alone: called as it is, it would meet
-        tensors of two types.
+        The copy; ``network`` stays as it is. Send it images by `velatura.nets.rows.in_bands` alone: called as it is,
+        it would meet tensors of two types.
 
     Examples
     --------
@@ -38,6 +39,7 @@ def for_inference(network: Net, half: torch.dtype | None = None) -> Net:
     >>> net[0].weight.dtype, net[1]
     (torch.bfloat16, LeakyReLU(negative_slope=0.25, inplace=True))
     """
+    network = copy.deepcopy(network)
     if hasattr(network, "fold"):
         network.fold()  # pyright: ignore[reportCallIssue]
     full = {network.get_submodule(name) for name in getattr(network, "full_precision", ())}
