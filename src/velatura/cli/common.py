@@ -96,7 +96,9 @@ class ImageOptions:
     ] = None
     memory: Annotated[
         float,
-        Parameter(group=_MACHINE, validator=_OVER_ZERO, metavar="MIB", help="Working memory, the images not counted."),
+        Parameter(
+            group=_MACHINE, validator=_OVER_ZERO, metavar="MIB", help="Working memory at most, the images not counted."
+        ),
     ] = DEFAULT_MEMORY_MIB
     max_megapixels: Annotated[
         float,

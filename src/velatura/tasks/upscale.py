@@ -38,7 +38,7 @@ FILES = (".safetensors", ".pth", ".pt", ".onnx")
 
 LARGEST, SMALLEST = 8.0, 1.0  # scale
 STRIP = 64  # rows of the result that are made at a time
-BAND = 8192  # pixels of the photograph in one band: measured, more leave the processor's caches
+BAND = 8192  # pixels of the photograph in one band at most: measured, more leave the processor's caches
 BYTES = 16_384  # that a network works with for each of them, the last layers at four times the size
 EXPORTED_BYTES = 8192  # that OpenVINO works with for each pixel of a tile, measured for SRResNet
 
@@ -59,6 +59,11 @@ def _size(value: Any) -> Any:
     if isinstance(value, tuple | list) and not any(value):
         raise ValueError("expected WxH, Wx or xH, in pixels, at least one side")
     return value
+
+
+def _calibration(model: str | Path) -> Calibration:
+    """Give that of a model; of one that has none, the usual model's."""
+    return CALIBRATIONS.get(str(model), CALIBRATIONS[MODEL])
 
 
 def _is_file(model: str) -> bool:
@@ -116,8 +121,9 @@ class Upscale(Task):
     device : str
         Where the network runs.
     memory : float
-        MiB for the bands that the network works on. What its layers keep between two bands comes on top: it grows with
-        the width of the image, never with its height.
+        MiB at most for the bands that the network works on. More than 128 changes nothing, as larger bands are slower;
+        networks that take tiles instead use all of it. What the layers keep between two bands comes on top: it grows
+        with the width of the image, never with its height.
 
     Notes
     -----
@@ -173,8 +179,8 @@ class Upscale(Task):
         return *dict.fromkeys((MODEL, *networks)), *KERNELS
 
     def calibration(self, factor: float) -> Calibration:
-        """Say what detail of a result so many times as large is worth; without a card, what the usual model's is."""
-        return CALIBRATIONS.get(str(self._model_for(factor, None)), CALIBRATIONS[MODEL])
+        """Say what detail of a result so many times as large is worth."""
+        return _calibration(self._model_for(factor, None))
 
     def prepare(self, params: UpscaleParams) -> None:
         """Read the networks that the options need; which one a size needs, the image decides."""
@@ -248,8 +254,7 @@ class Upscale(Task):
         picture: Picture = images[0]
         size = params.target(picture.height, picture.width)
         small = picture.height, picture.width
-        factor = max(size[0] / small[0], size[1] / small[1])
-        model = self._model_for(factor, params.realism)
+        model = self._model_for(max(size[0] / small[0], size[1] / small[1]), params.realism)
         seen = _seen(picture) if self._kernel is None or params.consistent else picture
         if self._kernel is not None:
             colours = _by_kernel(picture, size, self._kernel)
@@ -259,7 +264,7 @@ class Upscale(Task):
             colours = _projected(RowBuffer(colours), seen, Shrinking(size, small, params.kernel))
         evidence = np.empty(small if params.evidence else (0, 0), np.uint8)
         if params.evidence:
-            colours = _witnessed(RowBuffer(colours), small, size, self.calibration(factor), evidence)
+            colours = _witnessed(RowBuffer(colours), small, size, _calibration(model), evidence)
         return Bands(
             like=picture,
             height=size[0],
