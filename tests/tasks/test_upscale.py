@@ -2,6 +2,7 @@ import copy
 import errno
 import json
 import os
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -15,10 +16,12 @@ from upscalers import KINDS, make, save
 
 import velatura
 from velatura import InputError, MachineError, ModelError, Upscale, catalog, community, upscale
+from velatura.image import Picture
 from velatura.metrics.fidelity import Y, psnr
 from velatura.nets.inference import for_inference
 from velatura.nets.rows import in_bands
 from velatura.ops.evidence import Calibration
+from velatura.ops.pyramid import fill_holes
 from velatura.ops.resize import resize
 from velatura.task import parse_params
 from velatura.tasks import upscale as module
@@ -250,6 +253,24 @@ def test_consistency_does_not_bring_back_what_nobody_sees(tasks, kind):
 def test_nothing_but_transparency(tasks, kind):
     result = tasks[kind](np.zeros((8, 9, 4), np.uint8), scale=2).image
     assert not result[..., 3].any()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_what_nobody_sees_is_replaced_in_little_memory(dtype):
+    """Beside the copy that is changed, some bands: nothing that grows with the height."""
+    random, white = np.random.default_rng(0), np.iinfo(dtype).max
+    pixels = random.integers(0, white, (6000, 200, 3), dtype)
+    alpha = np.full((6000, 200), white, dtype)
+    alpha[1000:4000, 50:] = 0
+    tracemalloc.start()
+    seen = module._seen(Picture(pixels, alpha)).pixels
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.2 * pixels.nbytes + 2**22
+    np.testing.assert_array_equal(seen[alpha > 0], pixels[alpha > 0])
+    planes = np.moveaxis(pixels / np.float32(white), -1, 0)
+    whole = np.moveaxis(fill_holes(planes, alpha > 0), 0, -1) * np.float32(white)
+    assert levels(seen, whole) <= 0.51
 
 
 def test_profile_and_metadata_are_kept(task, photo, tmp_path):
