@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from velatura.metrics.perceptual import perceptual_distance
 from velatura.nets.features import Features
+from velatura.nets.srcnn import luma
 from velatura.training import checkpoint, export, recipes
 from velatura.training.loop import Training, train
 from velatura.training.recipe import make_config
@@ -331,6 +332,18 @@ def test_lines_are_pressed_out():
     middle = changed[:, :, 32:96]  # the window's weight is there
     assert float((middle[:, :, ::2] - middle[:, :, 1::2]).mean()) < 0.01
     assert float(changed.abs().mean()) < 0.02
+
+
+def test_only_what_repeats_is_a_lattice():
+    """A weave of the grid's period counts whole, noise a third (of nine places' mean), what a pixel shares nothing."""
+    rng = torch.Generator().manual_seed(0)
+    noise = 0.1 * torch.randn(1, 3, 400, 400, generator=rng)
+    weave = 0.1 * torch.randn(1, 3, 4, 4, generator=rng).repeat(1, 1, 100, 100)
+    plain = 0.1 * torch.randn(1, 3, 100, 100, generator=rng).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    whole = luma(weave - weave.mean((2, 3), keepdim=True)).abs().mean()
+    assert upscale_gan.lattice(weave, 4) == pytest.approx(float(whole), rel=1e-4)
+    assert upscale_gan.lattice(noise, 4) == pytest.approx(float(luma(noise).abs().mean()) / 3, rel=0.05)
+    assert float(upscale_gan.lattice(plain, 4)) < 1e-7
 
 
 @pytest.mark.parametrize("axis", [0, 1])

@@ -65,6 +65,7 @@ __all__ = [
     "drawings",
     "evaluate",
     "grid_peaks",
+    "lattice",
     "make_critic",
     "measure",
     "table",
@@ -94,6 +95,7 @@ class Critics(BaseModel):
     color: float = Field(0.1, ge=0, description="weight of the error that is left at the size of the input")
     variation: float = Field(0.0, ge=0, description="weight of the total variation")
     grid: float = Field(0.0, ge=0, description="weight of what `grid_peaks` finds above 0 dB, against checkerboards")
+    lattice: float = Field(0.0, ge=0, description="weight of `lattice`, the error that repeats from pixel to pixel")
     adversarial: float = Field(0.005, ge=0, description="weight of the critic's judgement")
     form: Literal["log", "hinge", "relativistic"] = Field("log", description="of the adversarial loss")
     critic: Literal["srgan", "unet"] = Field("srgan", description="whose discriminator: SRGAN's or Real-ESRGAN's")
@@ -176,6 +178,8 @@ class Adversarial(Upscaler):
             "variation": (config.variation, total_variation(made)),
             "grid": (config.grid, functional.relu(grid_peaks(made, config.scale)).mean()),
         }
+        if config.lattice:
+            parts["lattice"] = (config.lattice, lattice(made - high, config.scale))
         if config.luma:
             made, high = _grey(made), _grey(high)
         if config.content:
@@ -401,6 +405,36 @@ def grid_peaks(images: Tensor, scale: int) -> Tensor:
             around = torch.cat([power[at - 10 : at - 3], power[at + 4 : at + 11]]).mean().detach()
             found.append(10 * (power[at - 1 : at + 2].mean() / around).log10())
     return torch.stack(found)
+
+
+def lattice(error: Tensor, scale: int) -> Tensor:
+    """Say how much of an error repeats from one pixel of the low resolution to the next.
+
+    A generator has nothing but its input to draw from, and where that is plain it can only make detail that repeats
+    with the grid: a weave, which a critic is slow to notice. Each place within a pixel is followed by itself through
+    the image; what 3x3 neighbours agree on, and the places within a pixel do not, is a lattice. So this is a fidelity
+    in the frequencies around those of the grid, where nothing is to be invented, and in no others.
+
+    Parameters
+    ----------
+    error : Tensor, (N, 3, H, W)
+        Made less original; sides multiples of ``scale``, at least three times it.
+    scale : int
+
+    Returns
+    -------
+    Tensor, ()
+        Mean absolute value, of luma.
+
+    Examples
+    --------
+    >>> stripes, fives = torch.zeros(2, 1, 3, 80, 80)
+    >>> stripes[:, :, ::4], fives[:, :, ::5] = 0.4, 0.4
+    >>> round(float(lattice(stripes, 4)), 3), round(float(lattice(fives, 4)), 3)
+    (0.15, 0.059)
+    """
+    cells = functional.pixel_unshuffle(luma(error), scale)
+    return functional.avg_pool2d(cells - cells.mean(1, keepdim=True), 3, 1).abs().mean()
 
 
 @torch.no_grad()
