@@ -50,7 +50,7 @@ MAY_USE = {
     "batch": _GROUND | _MATHEMATICS | {"tasks", "pipeline", "engines"},
     "engines": _GROUND | _MATHEMATICS | {"tasks", "pipeline", "batch"},
 }
-ON_TOP = {"cli", "studio"}
+ON_TOP = {"cli", "studio", "__main__"}
 
 # Mathematics knows no files, no devices and no logging.
 PURE = ("nets", "ops")
