@@ -11,12 +11,14 @@ This module loads no torch until faces are looked for.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_erosion
 
 from velatura.faces import TEMPLATE, Face, Transform, align, find_faces, fit_similarity, warp_back
 from velatura.holes import Span2D
@@ -150,6 +152,8 @@ def holds(face: Face, coverage: np.ndarray, part: Span2D, size: int) -> bool:
     if not covered or (covered < LEAST_HOLE * hole.sum() and covered < LEAST_FACE * face.size**2):
         return False
     scale = min(place_of_face(face, size).transform.scale, 1.0)
+    # A rim that is no hole: a line stays thinner than a pixel.
+    inside = np.pad(inside, math.ceil(1 / scale))
     height, width = (max(round(length * scale), 1) for length in inside.shape)
     return bool((resize(inside, height, width, "area") >= CLEAR).sum() >= LEAST_PIXELS)
 
@@ -278,19 +282,45 @@ def as_channels(image: np.ndarray, channels: int) -> Floats:
     return np.tensordot(np.array(LUMA, np.float32), image, (0, -3))[..., None, :, :]
 
 
-def covers(place: Place, part: Span2D) -> NDArray[np.bool_]:
-    """Say which pixels of a part of the photograph lie in the square, by their middles: (h, w).
+def covers(place: Place, part: Span2D, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Say which pixels of a part of the photograph a square can fill: they and their neighbours lie in it.
+
+    Parameters
+    ----------
+    place : Place
+    part : tuple of slice
+    shape : tuple of int
+        Height and width of the photograph; beyond it there are no neighbours.
+
+    Returns
+    -------
+    numpy.ndarray
+        (h, w) bool.
 
     Examples
     --------
-    >>> covers(place_of_whole(64, 64, 64), (slice(0, 1), slice(62, 66))).tolist()
-    [[True, True, False, False]]
+    >>> place = place_of_whole(64, 64, 64)
+    >>> covers(place, (slice(0, 1), slice(61, 64)), (64, 64)).tolist()
+    [[True, True, True]]
+    >>> covers(place, (slice(0, 1), slice(61, 64)), (64, 80)).tolist()
+    [[True, True, False]]
     """
-    y, x = (np.arange(one.start, one.stop) + 0.5 for one in part)
+    wide, inner = _widened(part, shape)
+    y, x = (np.arange(one.start, one.stop) + 0.5 for one in wide)
     (a, b), (c, d) = place.transform.matrix
     u = a * x + b * y[:, None] + place.transform.offset[0]
     v = c * x + d * y[:, None] + place.transform.offset[1]
-    return (u >= 0) & (u <= place.size) & (v >= 0) & (v <= place.size)
+    inside = (u >= 0) & (u <= place.size) & (v >= 0) & (v <= place.size)
+    return np.asarray(binary_erosion(inside, border_value=1), bool)[inner]
+
+
+def _widened(part: Span2D, shape: tuple[int, ...]) -> tuple[Span2D, Span2D]:
+    """Widen a part by one pixel, as far as the photograph goes; say where the part lies in it, too."""
+    rows, cols = (slice(max(one.start - 1, 0), min(one.stop + 1, n)) for one, n in zip(part, shape, strict=True))
+    down, across = (
+        slice(one.start - wide.start, one.stop - wide.start) for one, wide in zip(part, (rows, cols), strict=True)
+    )
+    return (rows, cols), (down, across)
 
 
 # --- and back ---------------------------------------------------------------------------------------------------------
@@ -329,16 +359,15 @@ def put_back(
         (h, w, C) float32 in 0..1 of the part, right where nothing is known.
     """
     # One pixel more: the photograph's own pixels are the boundary.
-    wide = tuple(slice(max(one.start - 1, 0), min(one.stop + 1, n)) for one, n in zip(part, known.shape, strict=True))
-    inner = tuple(slice(one.start - w.start, one.stop - w.start) for one, w in zip(part, wide, strict=True))
-    shape = tuple(one.stop - one.start for one in wide)
+    wide, inner = _widened(part, known.shape)
     given = picture.pixels[wide] * np.float32(1 / picture.white)
     told = known[wide].copy()
+    free = np.zeros_like(told)
+    free[inner] = ~told[inner] & covers(place, part, (picture.height, picture.width))
     if base is not None:
         given[inner] = np.where(told[inner][..., None], given[inner], base)
         told[inner] = True
-    made, inside = _turned_back(square, place, picture, wide, shape)
-    free = ~known[wide] & inside
+    made = _turned_back(square, place, picture, wide)
     # What nobody knows is no boundary: there the fill counts as it is.
     told &= ring(free)
     error = np.moveaxis(np.where(told[..., None], given - made, 0), -1, 0)
@@ -347,27 +376,19 @@ def put_back(
     return joined[inner].clip(0, 1)
 
 
-def _turned_back(
-    square: Floats, place: Place, picture: Picture, wide: tuple[slice, ...], shape: tuple[int, ...]
-) -> tuple[Floats, np.ndarray]:
-    """Give what the square says of a part of the photograph, and where it says something."""
-    made = np.zeros((*shape, square.shape[-1]), np.float32)
-    inside = np.zeros(shape, bool)
+def _turned_back(square: Floats, place: Place, picture: Picture, wide: Span2D) -> Floats:
+    """Give what the square says of a part of the photograph; zero beyond the square."""
     transform = place.enlarged(len(square) / place.size)
     if np.array_equal(transform.matrix, np.eye(2)) and not transform.offset.any():
-        made[:] = square[wide]
-        inside[:] = True
-        return made, inside
+        return square[wide]
+    made = np.zeros((*(one.stop - one.start for one in wide), square.shape[-1]), np.float32)
     window = warp_back(square, transform, picture)
-    spans = [
-        (max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(wide, (window.rows, window.cols), strict=True)
-    ]
-    if any(start >= stop for start, stop in spans):
-        return made, inside
-    here, there = (
-        tuple(slice(start - one.start, stop - one.start) for (start, stop), one in zip(spans, origin, strict=True))
-        for origin in (wide, (window.rows, window.cols))
-    )
-    made[here] = window.pixels[there]
-    inside[here] = window.mask[there] > 0.5
-    return made, inside
+    there = window.rows, window.cols
+    common = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(wide, there, strict=True)]
+    if all(one.start < one.stop for one in common):
+        here, from_there = (
+            tuple(slice(one.start - a.start, one.stop - a.start) for one, a in zip(common, origin, strict=True))
+            for origin in (wide, there)
+        )
+        made[here] = window.pixels[from_there]
+    return made

@@ -1,11 +1,17 @@
 import numpy as np
 import pytest
+import torch
+from inpainters import save_gan, ship, upright
 from PIL import Image
 from skimage import data
 
 import velatura
-from velatura.errors import Cancelled, InputError, ModelError
-from velatura.tasks.inpaint import Inpaint, inpaint
+from velatura import catalog, semantic
+from velatura.errors import Cancelled, InputError, ModelError, VelaturaError
+from velatura.faces import _load_finder
+from velatura.latent_search import Search
+from velatura.semantic import DEFAULTS
+from velatura.tasks.inpaint import Inpaint, InpaintParams, inpaint
 
 
 @pytest.fixture(scope="module")
@@ -165,3 +171,209 @@ def test_it_can_be_stopped(color, mask):
 
     with pytest.raises(Cancelled):
         inpaint(color, mask, progress=stop)
+
+
+# --- semantic ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """The package as it is with weights, which are random numbers here; the faces are what a test says."""
+    ship(tmp_path, monkeypatch)
+    faces = []
+    monkeypatch.setattr("velatura.tasks.inpaint.look_for_faces", lambda *_: faces)
+    yield faces
+    catalog._read_catalog.cache_clear()
+    _load_finder.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def crowd():
+    """A photograph in which faces may be supposed."""
+    return data.astronaut()[:240, 100:420]
+
+
+def holed(image, *boxes):
+    mask = np.zeros(image.shape[:2], np.uint8)
+    for x, y, width, height in boxes:
+        mask[y : y + height, x : x + width] = 255
+    return mask
+
+
+FEW = {"steps": 2, "enlarge": "bicubic"}
+FACE, ELSEWHERE = (90, 80, 40, 30), (250, 180, 30, 30)
+
+
+@pytest.mark.parametrize("side", [48, 62, 100])
+def test_a_hole_on_a_face_is_the_models(shipped, crowd, side):
+    shipped.append(upright(76, 52, side))
+    mask = holed(crowd, FACE)
+    result = inpaint(crowd, mask, **FEW)
+    assert result.made_by == "vae-faces"
+    assert np.array_equal(result.image[mask == 0], crowd[mask == 0])
+    texture = inpaint(crowd, mask, model="texture").image
+    assert (result.image[mask > 0] != texture[mask > 0]).mean() > 0.5
+    # Two runs, two seeds, and by name.
+    assert np.array_equal(result.image, inpaint(crowd, mask, seed=5, **FEW).image)
+    assert np.array_equal(result.image, inpaint(crowd, mask, model="vae-faces", **FEW).image)
+
+
+def test_each_hole_by_what_fits_it(shipped, crowd):
+    shipped.append(upright(70, 50, 100))
+    both = inpaint(crowd, holed(crowd, FACE, ELSEWHERE), **FEW).image
+    x, y, width, height = ELSEWHERE
+    part = slice(y, y + height), slice(x, x + width)
+    texture = inpaint(crowd, holed(crowd, FACE, ELSEWHERE), model="texture").image
+    assert np.array_equal(both[part], texture[part])
+    alone = inpaint(crowd, holed(crowd, FACE), **FEW).image
+    x, y, width, height = FACE
+    part = slice(y, y + height), slice(x, x + width)
+    assert np.abs(both[part].astype(int) - alone[part]).max() <= 1  # joined in another window
+
+
+def test_two_holes_on_a_face_are_filled_together(shipped, crowd):
+    shipped.append(upright(70, 50, 160))
+    eyes = (110, 105, 20, 20), (165, 105, 20, 20)
+    other = crowd.copy()
+    other[105:125, 165:185] = 0
+    results = [inpaint(image, holed(image, *eyes), **FEW).image for image in (crowd, other)]
+    assert np.array_equal(results[0][105:125, 110:130], results[1][105:125, 110:130])
+
+
+def test_without_a_face_or_without_weights_it_is_texture(shipped, crowd, tmp_path, monkeypatch):
+    mask = holed(crowd, FACE)
+    texture = inpaint(crowd, mask, model="texture")
+    result = inpaint(crowd, mask)
+    assert result.made_by is None
+    assert np.array_equal(result.image, texture.image)
+    shipped.append(upright(70, 50, 100))
+    monkeypatch.setattr(catalog, "CATALOG", tmp_path / "empty.toml")
+    (tmp_path / "empty.toml").write_text("")
+    assert np.array_equal(inpaint(crowd, mask).image, texture.image)
+
+
+@pytest.mark.parametrize("kind", ["grey", "16 bit", "float", "alpha"])
+def test_every_kind_of_picture_keeps_what_is_known(shipped, crowd, kind):
+    shipped.append(upright(70, 50, 100))
+    image = {
+        "grey": crowd[..., 0],
+        "16 bit": crowd.astype(np.uint16) * 257 + 1,
+        "float": (crowd / 255).astype(np.float32),
+        "alpha": np.dstack([crowd, 255 - holed(crowd, (60, 40, 40, 40))]),
+    }[kind]
+    mask = holed(image, FACE)
+    before = image.copy()
+    result = inpaint(image, mask, **FEW)
+    assert (result.made_by, result.image.shape, result.image.dtype) == ("vae-faces", image.shape, image.dtype)
+    assert np.array_equal(result.image[mask == 0], image[mask == 0])
+    assert np.array_equal(image, before)
+    assert not np.array_equal(result.image[mask > 0], image[mask > 0])
+
+
+def test_a_hole_that_reaches_beyond_the_face_is_filled_whole(shipped, crowd):
+    shipped.append(upright(70, 50, 100))
+    mask = holed(crowd, (100, 70, 150, 60))
+    # What the hole holds is nowhere in the result.
+    filled, other = (
+        inpaint(np.where(mask[..., None] > 0, level, crowd).astype(np.uint8), mask, **FEW) for level in (0, 9)
+    )
+    assert np.array_equal(filled.image, other.image)
+    beyond, texture = (slice(75, 125), slice(200, 250)), inpaint(crowd, mask, model="texture").image
+    assert np.array_equal(filled.image[beyond], texture[beyond])
+    assert not np.array_equal(filled.image[75:125, 100:160], texture[75:125, 100:160])
+
+
+@pytest.mark.parametrize(
+    ("shape", "model"), [((64, 64), "vae-brain"), ((90, 120), "vae-brain"), ((64, 64), "vae-faces")]
+)
+def test_a_whole_picture_needs_no_face(shipped, crowd, shape, model):
+    image = crowd[: shape[0], : shape[1], 0]
+    mask = holed(image, (20, 24, 30, 30))
+    result = inpaint(image, mask, model=model, **FEW)
+    assert result.made_by == model
+    assert np.array_equal(result.image[mask == 0], image[mask == 0])
+    assert np.array_equal(result.image, inpaint(image, mask, model=model, aligned=True, **FEW).image)
+
+
+def test_the_papers_setting_is_the_batchs(shipped, crowd):
+    """At 64x64 the application gives what the batched function gives."""
+    image = np.ascontiguousarray(crowd[:64, :64])
+    mask = holed(image, (16, 16, 32, 32))
+    result = inpaint(image, mask, model="vae-faces", steps=3)
+    planes = torch.from_numpy(image / np.float32(255)).permute(2, 0, 1)[None]
+    hole = torch.from_numpy(mask / np.float32(255))[None, None]
+    expected = semantic.fill(semantic.load_model("vae-faces"), planes, hole, options=Search(3)).images[0, 0]
+    assert np.abs(result.image / 255 - expected.permute(1, 2, 0).numpy()).max() < 1.5 / 255
+
+
+def test_candidates_are_written_and_compared(shipped, crowd, tmp_path):
+    shipped.append(upright(70, 50, 100))
+    mask = holed(crowd, FACE)
+    task = Inpaint.from_pretrained()
+    result = task(crowd, mask, candidates=3, disagreement=True, **FEW)
+    assert sorted(result.maps) == ["candidate-2", "candidate-3", "disagreement"]
+    pictures = [result.picture, result.maps["candidate-2"], result.maps["candidate-3"]]
+    for one in pictures:
+        assert np.array_equal(one.pixels[mask == 0], crowd[mask == 0])
+    spread = np.std([one.pixels / 255 for one in pictures], axis=0).mean(-1) * 255 * 255 / 64
+    found = result.maps["disagreement"].pixels[..., 0]
+    assert np.abs(found - spread.clip(0, 255)).max() < 4  # the pictures are rounded
+    assert found[mask > 0].max() > 0
+    assert not found[mask == 0].any()
+
+    Image.fromarray(crowd).save(tmp_path / "in.png")
+    files = {"disagreement": tmp_path / "map.png"}
+    task.to_file(tmp_path / "in.png", mask, out=tmp_path / "out.png", maps=files, candidates=3, **FEW)
+    for name, one in zip(("out", "out-2", "out-3", "map"), [*pictures, result.maps["disagreement"]], strict=True):
+        assert np.array_equal(np.asarray(Image.open(tmp_path / f"{name}.png")), one.pixels.squeeze())
+    (tmp_path / "out.png").unlink()
+    with pytest.raises(InputError, match=r"out-2\.png.*exists"):
+        task.to_file(tmp_path / "in.png", mask, out=tmp_path / "out.png", candidates=3, **FEW)
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_candidates_of_texture_are_seeds(color, mask):
+    result = inpaint(color, mask, model="texture", candidates=2, seed=3)
+    assert np.array_equal(result.image, inpaint(color, mask, seed=3).image)
+    assert np.array_equal(result.maps["candidate-2"].pixels, inpaint(color, mask, seed=4).image)
+
+
+def test_the_papers_own_search(shipped, crowd):
+    image = crowd[:64, :64]
+    mask = holed(image, (16, 16, 32, 32))
+    options = {"model": "dcgan-faces", "method": "latent", "steps": 2}
+    first, again, other = (inpaint(image, mask, seed=seed, **options).image for seed in (0, 0, 1))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert InpaintParams(method="latent").search() == Search(1500)
+    assert InpaintParams().search() == DEFAULTS["encoder"]
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "complaint"),
+    [
+        ("vae-faces", {}, "no hole lies on a face that vae-faces could fill; take --model texture, or --aligned"),
+        (
+            "vae-flowers",
+            {},
+            "unknown model 'vae-flowers'; expected auto, texture, dcgan-faces, vae-brain, vae-faces or",
+        ),
+        ("face-finder", {}, "holds a FaceFinder; expected VAE or Generator"),
+        (None, {"disagreement": True}, "needs candidates to compare; give --candidates 2 or more"),
+        (None, {"window": 4}, "option 'window': got 4; expected an odd number"),
+        (None, {"candidates": 0}, "option 'candidates': got 0"),
+    ],
+)
+def test_semantic_refusals(shipped, crowd, model, options, complaint):
+    with pytest.raises(VelaturaError, match=complaint):
+        inpaint(crowd, holed(crowd, FACE), model=model, **options)
+
+
+def test_what_a_file_lacks_is_said(shipped, crowd, tmp_path, monkeypatch):
+    path = save_gan(tmp_path, "mine", encoder=False)
+    with pytest.raises(ModelError, match=r"mine has no encoder.*take --method latent"):
+        inpaint(crowd[:64, :64], holed(crowd[:64, :64], (16, 16, 32, 32)), model=path)
+    cards = [card for card in catalog.cards() if card.name != "face-finder"]
+    monkeypatch.setattr(catalog, "cards", lambda: cards)
+    with pytest.raises(ModelError, match="this version has no face finder; give a face cut out upright, and --aligned"):
+        inpaint(crowd, holed(crowd, FACE), model="vae-faces")

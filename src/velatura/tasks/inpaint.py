@@ -224,7 +224,7 @@ class Inpaint(Task):
         work = _Work(picture, coverage, find_regions(coverage, picture.alpha), params, progress)
         work.places = self._places(work)
         if any(work.places):
-            work.model, work.enlarge = self.model, self._enlarger(params.enlarge)
+            work.model, work.enlarge = self.model, partial(self._enlarge, params.enlarge)
         bands = work.bands(0)
         for index in range(1, params.candidates):
             bands.maps[f"candidate-{index + 1}"] = partial(work.bands, index)
@@ -318,12 +318,11 @@ class Inpaint(Task):
             )
         return look_for_faces(work.picture, work.known, load_finder(FINDER, self._device))
 
-    def _enlarger(self, name: str) -> Callable[[np.ndarray], np.ndarray]:
-        """Give what makes a filled square larger."""
+    def _enlarge(self, name: str, square: np.ndarray) -> np.ndarray:
+        """Make a filled square larger."""
         if name not in self._upscalers:
             self._upscalers[name] = Upscale.from_pretrained(name, device=self._device)
-        upscale = self._upscalers[name]
-        return lambda square: upscale(square, scale=float(FACTOR)).image
+        return self._upscalers[name](square, scale=float(FACTOR)).image
 
 
 def inpaint(
@@ -391,14 +390,8 @@ class _Work:
                 self.progress(done, len(self.regions), "filling")
 
             tick()
-            base = None
-            if (
-                places
-                and not np.any([covers(place, region.inner) for place in places], axis=0)[
-                    self.coverage[region.inner] > 0
-                ].all()
-            ):
-                base = self._texture(region, self.params.seed, tick)
+            # The seed is for what is chosen at random, and the fill of a face is not.
+            base = self._texture(region, 0, tick) if places and self._reaches_out(region, places) else None
             for index, candidate in enumerate(fills):
                 filled = base
                 for place in places:
@@ -409,6 +402,12 @@ class _Work:
                 candidate.append(filled)
         self.progress(len(self.regions), len(self.regions), "filling")
         return fills
+
+    def _reaches_out(self, region: Region, places: list[Place]) -> bool:
+        """Say whether a part of the hole lies in none of the squares."""
+        shape = self.picture.height, self.picture.width
+        covered = np.any([covers(place, region.inner, shape) for place in places], axis=0)
+        return not covered[self.coverage[region.inner] > 0].all()
 
     def _squares(self) -> dict[int, list[np.ndarray]]:
         """Fill the squares of all places at once: for each, by its identity, all candidates, (S, S, C)."""

@@ -1,0 +1,59 @@
+"""Where holes are; what is filled of them is tested with the application."""
+
+import numpy as np
+import pytest
+
+from velatura.errors import InputError
+from velatura.holes import compose, find_coverage, find_regions, is_known
+from velatura.image import Picture
+
+PICTURE = Picture(np.arange(60 * 80 * 3, dtype=np.uint32).astype(np.uint8).reshape(60, 80, 3))
+
+
+def test_mask_box_and_colour_add_up():
+    mask = np.zeros((60, 80), np.uint8)
+    mask[5, 5] = 100
+    painted = PICTURE.pixels.copy()
+    painted[40:44, 60:64] = (255, 0, 255)
+    coverage = find_coverage(Picture(painted), mask, (20, 10, 4, 3), "ff00ff")
+    assert (coverage[5, 5], coverage[10:13, 20:24].min(), coverage[40:44, 60:64].min()) == (100, 255, 255)
+    assert mask.sum() == 100  # what is given is never changed
+
+
+def test_transparent_pixels_are_the_hole_if_nothing_else_is_said():
+    alpha = np.full((60, 80), 255, np.uint8)
+    alpha[:10, :10] = 0
+    alpha[20, 20] = 1
+    coverage = find_coverage(PICTURE.replace(alpha=alpha), None)
+    assert coverage.sum() == 255 * 100
+    with pytest.raises(InputError, match="no hole to fill"):
+        find_coverage(PICTURE, None)
+
+
+def test_holes_near_each_other_are_one_region():
+    coverage = np.zeros((60, 80), np.uint8)
+    coverage[5:8, 5:8] = coverage[5:8, 20:23] = coverage[40:50, 60:70] = 255
+    near, far = find_regions(coverage, None)
+    # A region's box holds all of its holes, and its surroundings hold the box.
+    assert (near.inner[1].start <= 5, near.inner[1].stop >= 23, near.inner[1].stop < 60) == (True, True, True)
+    assert far.inner[0].start <= 40
+    assert far.outer[0].start <= far.inner[0].start
+    rows, cols = far.within
+    assert np.array_equal(coverage[far.outer][rows, cols], coverage[far.inner])
+
+
+def test_rows_change_where_something_is_covered_and_nowhere_else():
+    coverage = np.zeros((60, 80), np.uint8)
+    coverage[5:8, 5:8] = 255
+    coverage[30, 30] = 51
+    regions = find_regions(coverage, None)
+    fills = [np.ones((*coverage[region.inner].shape, 3), np.float32) for region in regions]
+    made = np.concatenate(list(compose(PICTURE, coverage, regions, fills)))
+    assert (made[5:8, 5:8] == 255).all()
+    before = PICTURE.pixels[30, 30].astype(float)
+    assert np.abs(made[30, 30] - (before + 0.2 * (255 - before))).max() <= 0.5
+    assert np.array_equal(made[coverage == 0], PICTURE.pixels[coverage == 0])
+
+
+def test_what_is_not_seen_is_not_known():
+    assert is_known(np.uint8([[0, 255, 0]]), np.uint8([[255, 255, 0]])).tolist() == [[True, False, False]]
