@@ -4,7 +4,8 @@
 
     python -m velatura.training train blend -o RUN [--config FILE] [--set key=value]... [--resume] [--max-minutes M]
     python -m velatura.training export RUN -o FILE.safetensors [--network NAME]
-    python -m velatura.training evaluate RUN [--pairs N] [--json FILE]
+    python -m velatura.training evaluate RUN [--json FILE]
+    python -m velatura.training ablation srgan -o DIR [--set key=value]...
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from velatura.errors import VelaturaError
 from velatura.training import export, recipes
+from velatura.training.ablation import ABLATIONS, ablation
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,8 +38,16 @@ def main(arguments: list[str] | None = None) -> int:
     commands.choices["export"].add_argument("-o", dest="file", type=Path, required=True)
     commands.choices["export"].add_argument("--network", default="", help="another one than the average: a critic")
     commands.choices["evaluate"].add_argument("--json", dest="file", type=Path)
+    several = commands.add_parser("ablation")
+    several.add_argument("recipe", choices=sorted(ABLATIONS))
+    several.add_argument("--set", dest="settings", action="append", default=[], metavar="key=value")
+    several.add_argument("-o", dest="folder", type=Path, required=True)
     given = parser.parse_args(arguments)
     try:
+        if given.command == "ablation":
+            files = ablation(given.recipe, given.folder, settings=given.settings)
+            print("velatura evaluate upscale --data DATA", *(f"--model {file}" for file in files), "--sheet SHEETS")
+            return 0
         if given.command == "train":
             recipes.run(
                 given.recipe,

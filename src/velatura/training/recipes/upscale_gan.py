@@ -6,12 +6,10 @@ al. 2021, "Real-ESRGAN" (arXiv 2107.10833): low resolution as it is found, not a
 start from the network of the same kind that was trained for PSNR (``--set start=FILE``), so that weights in between
 are both faithful and sharp as one likes (ESRGAN, section 3.4).
 
-The papers' ablation is settings alone::
+The papers' ablation is settings alone (`velatura.training.ablation`). With a user's VGG-19, the layers of the papers::
 
-    SRGAN with pixel loss        --set content={} --set pixel=1 --set loss=mse
-    SRGAN, shallow features      --set content={stride2=1}
-    SRGAN, deep features         --set content={stride8=1}
-    VGG-19 instead of our own    --set features=vgg19:FILE --set content={conv5_4=0.006}
+    --set features=vgg19:FILE --set content={conv2_2=0.006}      SRGAN, shallow features
+    --set features=vgg19:FILE --set content={conv5_4=0.006}      SRGAN, deep features
 
 Differs from the papers: our own features (`velatura.nets.features`) in place of VGG-19's; compact networks, tens of
 minutes of training and not weeks; the discriminators' own differences (`velatura.nets.sr_discriminator`); a term of
