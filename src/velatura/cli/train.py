@@ -7,16 +7,18 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from velatura.training.recipes import RECIPES, run
+
 __all__ = ["train"]
 
 
 def train(
-    recipe: Annotated[str, Parameter(help="What to train: blend, srcnn, srresnet.")],
+    recipe: Annotated[str, Parameter(help=f"What to train: {', '.join(RECIPES)}.")],
     /,
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"], metavar="RUN", help="Folder of the run.")],
     config: Annotated[
-        Path | None, Parameter(metavar="FILE", help="TOML of settings; blend_paper is the paper's own.")
+        Path | None, Parameter(metavar="FILE", help="TOML of settings; RECIPE_paper is the paper's own.")
     ] = None,
     set: Annotated[
         tuple[str, ...], Parameter(negative="", metavar="KEY=VALUE", help="One setting; may be repeated.")
@@ -29,6 +31,4 @@ def train(
 
     Images come from the data folder: --set data=DIR, or VELATURA_DATA.
     """
-    from velatura.training import recipes
-
-    recipes.run(recipe, output, config=config, settings=set, resume=resume, max_minutes=max_minutes, quiet=quiet)
+    run(recipe, output, config=config, settings=set, resume=resume, max_minutes=max_minutes, quiet=quiet)
