@@ -9,6 +9,7 @@ import velatura
 from velatura import catalog, semantic
 from velatura.errors import Cancelled, InputError, ModelError, VelaturaError
 from velatura.faces import _load_finder
+from velatura.image import ImageWarning
 from velatura.latent_search import Search
 from velatura.semantic import DEFAULTS
 from velatura.tasks.inpaint import Inpaint, InpaintParams, inpaint
@@ -283,16 +284,26 @@ def test_a_hole_that_reaches_beyond_the_face_is_filled_whole(shipped, crowd):
     assert not np.array_equal(filled.image[75:125, 100:160], texture[75:125, 100:160])
 
 
-@pytest.mark.parametrize(
-    ("shape", "model"), [((64, 64), "vae-brain"), ((90, 120), "vae-brain"), ((64, 64), "vae-faces")]
-)
-def test_a_whole_picture_needs_no_face(shipped, crowd, shape, model):
+@pytest.mark.parametrize("shape", [(64, 64), (90, 120)])
+def test_a_slice_of_a_brain_is_taken_whole_and_is_no_diagnosis(shipped, crowd, shape):
     image = crowd[: shape[0], : shape[1], 0]
     mask = holed(image, (20, 24, 30, 30))
-    result = inpaint(image, mask, model=model, **FEW)
-    assert result.made_by == model
+    with pytest.warns(ImageWarning, match="vae-brain makes up .* for research, never for a diagnosis"):
+        result = inpaint(image, mask, model="vae-brain", **FEW)
+    assert result.made_by == "vae-brain"
     assert np.array_equal(result.image[mask == 0], image[mask == 0])
-    assert np.array_equal(result.image, inpaint(image, mask, model=model, aligned=True, **FEW).image)
+    assert not np.array_equal(result.image, inpaint(image, mask, model="texture").image)
+
+
+def test_a_face_that_is_cut_out_needs_no_finder(shipped, crowd):
+    small, larger = crowd[:64, :64], crowd[:100, :100]
+    hole = (20, 24, 30, 30)
+    assert inpaint(small, holed(small, hole), model="vae-faces", **FEW).made_by == "vae-faces"
+    with pytest.raises(InputError, match="no hole lies on a face"):
+        inpaint(larger, holed(larger, hole), model="vae-faces", **FEW)
+    assert inpaint(larger, holed(larger, hole), model="vae-faces", aligned=True, **FEW).made_by == "vae-faces"
+    # A small picture may show anything.
+    assert inpaint(small, holed(small, hole)).made_by is None
 
 
 def test_the_papers_setting_is_the_batchs(shipped, crowd):
@@ -324,10 +335,12 @@ def test_candidates_are_written_and_compared(shipped, crowd, tmp_path):
     Image.fromarray(crowd).save(tmp_path / "in.png")
     files = {"disagreement": tmp_path / "map.png"}
     task.to_file(tmp_path / "in.png", mask, out=tmp_path / "out.png", maps=files, candidates=3, **FEW)
-    for name, one in zip(("out", "out-2", "out-3", "map"), [*pictures, result.maps["disagreement"]], strict=True):
+    for name, one in zip(
+        ("out", "out-candidate-2", "out-candidate-3", "map"), [*pictures, result.maps["disagreement"]], strict=True
+    ):
         assert np.array_equal(np.asarray(Image.open(tmp_path / f"{name}.png")), one.pixels.squeeze())
     (tmp_path / "out.png").unlink()
-    with pytest.raises(InputError, match=r"out-2\.png.*exists"):
+    with pytest.raises(InputError, match=r"out-candidate-2\.png.*exists"):
         task.to_file(tmp_path / "in.png", mask, out=tmp_path / "out.png", candidates=3, **FEW)
     assert not (tmp_path / "out.png").exists()
 

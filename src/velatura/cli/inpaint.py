@@ -13,7 +13,9 @@ inpaint = image_command(
     examples="""
     velatura inpaint photo.jpg --mask hole.png -o filled.jpg
     velatura inpaint photo.jpg --box 420,310,80,60 -o filled.jpg
-    velatura inpaint painted.png --mask-color ff00ff -o filled.png
+    velatura inpaint painted.png --mask-color ff00ff --model texture -o filled.png
+    velatura inpaint portrait.jpg --mask hole.png --candidates 4 --disagreement map.png -o filled.png
+    velatura inpaint slice.png --mask lesion.png --model vae-brain -o filled.png
     velatura inpaint photos/ --mask masks/ -o filled/      (a batch)
     """,
 )

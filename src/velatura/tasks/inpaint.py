@@ -30,6 +30,7 @@ from velatura.completion import (
 from velatura.errors import InputError, ModelError
 from velatura.holes import Region, compose, find_coverage, find_regions, is_known
 from velatura.image import Picture, open_image, open_mask
+from velatura.image.picture import warn
 from velatura.ops.exemplar import fill_by_exemplar
 from velatura.task import Bands, ImageLike, Input, Output, Params, Progress, Result, SaveOptions, Task
 from velatura.tasks.upscale import Upscale
@@ -109,7 +110,7 @@ class InpaintParams(Params):
     )
     bound: float = Field(4.0, gt=0, le=100, description="largest absolute value of a latent number")
     candidates: int = Field(
-        1, ge=1, le=32, description="so many different fills, the best first; the others are named OUT-2, OUT-3..."
+        1, ge=1, le=32, description="so many different fills: OUT is the best, OUT-candidate-2... are the others"
     )
     enlarge: Literal["srresnet", "bicubic"] = Field(
         "srresnet", description="what makes the fill of a face four times larger, if the face is larger than 64 pixels"
@@ -225,6 +226,8 @@ class Inpaint(Task):
         work.places = self._places(work)
         if any(work.places):
             work.model, work.enlarge = self.model, partial(self._enlarge, params.enlarge)
+            if self.model.subject == "brain":
+                warn(f"{self.model.name} makes up what may have been in the hole: for research, never for a diagnosis")
         bands = work.bands(0)
         for index in range(1, params.candidates):
             bands.maps[f"candidate-{index + 1}"] = partial(work.bands, index)
@@ -243,11 +246,12 @@ class Inpaint(Task):
         max_megapixels: float | None = None,
         progress: Progress | None = None,
     ) -> Bands:
-        """Do the work of `to_file`; candidates but the best are written beside it, as OUT-2, OUT-3..."""
+        """Do the work of `to_file`; candidates but the best lie beside it, as OUT-candidate-2..."""
         out, maps = Path(out), dict(maps or {})
         suffix = out.suffix or f".{save.format if save and save.format else 'png'}"
         for index in range(2, params.candidates + 1):
-            maps[f"candidate-{index}"] = out.with_name(f"{out.stem}-{index}{suffix}")
+            name = f"candidate-{index}"
+            maps[name] = out.with_name(f"{out.stem}-{name}{suffix}")
         return super().write(values, out, params, save, maps=maps, max_megapixels=max_megapixels, progress=progress)
 
     def __call__(
