@@ -7,8 +7,6 @@ Papers: Ledig et al., "Photo-Realistic Single Image Super-Resolution Using a Gen
 Differs from the papers: a quarter to a half of their channels; SRGAN's discriminator has spectral norm in place of
 batch norm (``norm="batch"`` is the paper's), whose statistics of a few patches tell real from fake by themselves, and
 judges every place of the last map, not the patch as a whole (``window=6`` is the paper's, for patches of 96 pixels).
-With ``detail`` they see the image's fine detail beside it, amplified: the lines that an enlargement can leave are a few
-grey levels strong, and what spectral norm holds back takes long to see them (0 is the papers').
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
@@ -39,8 +36,6 @@ class Discriminator(nn.Module):
         Places of 16 pixels, each way, that one judgement covers: the dense layers slide over the last map.
     norm : {"spectral", "batch", "none"}
         Of all convolutions but the first, where the paper has batch norm.
-    detail : float
-        How much the image's fine detail is amplified, which is seen beside it; 0: it is not.
 
     Examples
     --------
@@ -58,11 +53,9 @@ class Discriminator(nn.Module):
         dense: int = 256,
         window: int = 1,
         norm: Literal["spectral", "batch", "none"] = "spectral",
-        detail: float = 0.0,
     ) -> None:
         super().__init__()
-        self.detail = detail
-        layers: list[nn.Module] = [nn.Conv2d(_channels(detail), width, 3, padding=1), nn.LeakyReLU(SLOPE)]
+        layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1), nn.LeakyReLU(SLOPE)]
         inputs = width
         for factor, stride in zip((1, 2, 2, 4, 4, 8, 8), (2, 1, 2, 1, 2, 1, 2), strict=True):
             outputs = factor * width
@@ -77,7 +70,7 @@ class Discriminator(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Judge images (N, 3, H, W) of 0..1: a Tensor (N, 1, h, w) of logits, one per window of places."""
-        return self.layers(_seen(image, self.detail)).float()
+        return self.layers(image - 0.5).float()
 
 
 class UNetDiscriminator(nn.Module):
@@ -87,8 +80,6 @@ class UNetDiscriminator(nn.Module):
     ----------
     width : int
         Channels at full size, doubled at each of three halvings; 64 in the paper.
-    detail : float
-        How much the image's fine detail is amplified, which is seen beside it; 0: it is not.
 
     Examples
     --------
@@ -97,11 +88,10 @@ class UNetDiscriminator(nn.Module):
     torch.Size([2, 1, 32, 40])
     """
 
-    def __init__(self, width: int = 16, detail: float = 0.0) -> None:
+    def __init__(self, width: int = 16) -> None:
         super().__init__()
-        self.detail = detail
         widths = [width, 2 * width, 4 * width, 8 * width]
-        self.enter = nn.Conv2d(_channels(detail), width, 3, padding=1)
+        self.enter = nn.Conv2d(3, width, 3, padding=1)
         self.down = nn.ModuleList(
             spectral_norm(nn.Conv2d(fine, coarse, 4, 2, 1, bias=False)) for fine, coarse in pairwise(widths)
         )
@@ -114,7 +104,7 @@ class UNetDiscriminator(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Judge images (N, 3, H, W) of 0..1, H and W multiples of 8: a Tensor (N, 1, H, W) of logits."""
-        x = _leaky(self.enter(_seen(image, self.detail)))
+        x = _leaky(self.enter(image - 0.5))
         skipped = []
         for layer in self.down:
             skipped.append(x)
@@ -129,17 +119,3 @@ class UNetDiscriminator(nn.Module):
 
 def _leaky(x: Tensor) -> Tensor:
     return functional.leaky_relu(x, SLOPE)
-
-
-def _channels(detail: float) -> int:
-    return 6 if detail else 3
-
-
-def _seen(image: Tensor, detail: float) -> Tensor:
-    """Centre an image on 0, and put beside it, amplified, what 3x3 pixels' weighted mean leaves out."""
-    if not detail:
-        return image - 0.5
-    tent = image.new_tensor([0.25, 0.5, 0.25])
-    kernel = (tent[:, None] * tent).expand(3, 1, 3, 3)
-    blurred = functional.conv2d(functional.pad(image, (1, 1, 1, 1), mode="replicate"), kernel, groups=3)
-    return torch.cat([image - 0.5, detail * (image - blurred)], 1)

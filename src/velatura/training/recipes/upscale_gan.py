@@ -14,8 +14,10 @@ The papers' ablation is settings alone (`velatura.training.ablation`). With a us
 Differs from the papers: our own features (`velatura.nets.features`) in place of VGG-19's; compact networks, tens of
 minutes of training and not weeks; the discriminators' own differences (`velatura.nets.sr_discriminator`); a term of
 colour, the absolute error of what is left at the size of the input, which holds the mean colour and all else that the
-input does determine; the weights measured are a running average. Real-ESRGAN's originals are not sharpened, and a share
-of its pairs is merely shrunk, so that clean photographs stay as they are.
+input does determine; a term against what repeats with the grid (`lattice`), without which a short training leaves a
+weave; content and critic see luma alone (``luma = true``), so that no detail of colour is invented, which looked like
+noise; the weights measured are a running average. Real-ESRGAN's originals are not sharpened, and a share of its pairs
+is merely shrunk, so that clean photographs stay as they are.
 """
 
 from __future__ import annotations
@@ -92,7 +94,6 @@ class Critics(BaseModel):
     pixel: float = Field(0.01, ge=0, description="weight of the pixels' error, whose form is `loss`")
     color: float = Field(0.1, ge=0, description="weight of the error that is left at the size of the input")
     variation: float = Field(0.0, ge=0, description="weight of the total variation")
-    grid: float = Field(0.0, ge=0, description="weight of what `grid_peaks` finds above 0 dB, against checkerboards")
     lattice: float = Field(0.0, ge=0, description="weight of `lattice`, the error that repeats from pixel to pixel")
     adversarial: float = Field(0.005, ge=0, description="weight of the critic's judgement")
     form: Literal["log", "hinge", "relativistic"] = Field("log", description="of the adversarial loss")
@@ -101,7 +102,6 @@ class Critics(BaseModel):
     critic_dense: int = Field(256, ge=1, description="width of SRGAN's first dense layer")
     critic_window: int = Field(1, ge=1, description="places of 16 pixels that SRGAN's critic judges at once")
     critic_norm: Literal["spectral", "batch", "none"] = Field("spectral", description="of SRGAN's critic")
-    critic_detail: float = Field(0.0, ge=0, description="how much fine detail is amplified for the critic; 0: not seen")
     critic_rate: float = Field(2e-4, gt=0, description="learning rate of the critic")
 
 
@@ -174,10 +174,8 @@ class Adversarial(Upscaler):
             "pixel": (config.pixel, l1(made, high) if config.loss == "l1" else mse(made, high)),
             "color": (config.color, l1(*small)),
             "variation": (config.variation, total_variation(made)),
-            "grid": (config.grid, functional.relu(grid_peaks(made, config.scale)).mean()),
+            "lattice": (config.lattice, lattice(made - high, config.scale)),
         }
-        if config.lattice:
-            parts["lattice"] = (config.lattice, lattice(made - high, config.scale))
         if config.luma:
             made, high = _grey(made), _grey(high)
         if config.content:
@@ -399,8 +397,7 @@ def grid_peaks(images: Tensor, scale: int) -> Tensor:
         power = torch.fft.rfft(lines * window, dim=1).abs().square().mean((0, 2)) + 1e-6  # a flat image has none
         for k in range(1, scale // 2 + 1):
             at = k * lines.shape[1] // scale
-            # Detached: a peak is to fall, and not what is around it to rise.
-            around = torch.cat([power[at - 10 : at - 3], power[at + 4 : at + 11]]).mean().detach()
+            around = torch.cat([power[at - 10 : at - 3], power[at + 4 : at + 11]]).mean()
             found.append(10 * (power[at - 1 : at + 2].mean() / around).log10())
     return torch.stack(found)
 
@@ -501,10 +498,8 @@ def table(scores: dict[str, Any]) -> str:
 def make_critic(config: Critics) -> nn.Module:
     """Make the critic of these settings."""
     if config.critic == "unet":
-        return UNetDiscriminator(config.critic_width, config.critic_detail)
-    return Discriminator(
-        config.critic_width, config.critic_dense, config.critic_window, config.critic_norm, config.critic_detail
-    )
+        return UNetDiscriminator(config.critic_width)
+    return Discriminator(config.critic_width, config.critic_dense, config.critic_window, config.critic_norm)
 
 
 @contextmanager
