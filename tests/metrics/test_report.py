@@ -98,6 +98,18 @@ def test_scores_fit_a_card(report: Report):
     assert len(scores) == 1  # an infinite figure stands on no card
 
 
+def test_a_model_is_judged_on_every_kind_of_image():
+    rows = {
+        f"{name}, {kind}": [Interval(value, value, value)]
+        for kind, add in (("centre", 0.0), ("half", 10.0))
+        for name, value in (("telea", 20 + add), ("vae", 25 + add), ("vae-brain", 0.0))
+    }
+    report = Report("", "", "", 3, [Column("PSNR", "dB", "higher")], rows, model="vae", baseline="telea")
+    found = {score["metric"]: (score["value"], score["baseline_value"]) for score in report.scores()}
+    assert found == {"PSNR, centre": (25, 20), "PSNR, half": (35, 30)}
+    assert [line[:10] for line in reports.markdown(report).splitlines() if "**" in line] == ["| **vae, c", "| **vae, h"]
+
+
 def test_report_refuses_what_does_not_fit(report: Report):
     with pytest.raises(ValueError, match="row 'a' has 1 figures; expected 2"):
         Report("", "", "", 1, report.columns, {"a": [Interval(1, 1, 1)]})

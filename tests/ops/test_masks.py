@@ -103,6 +103,14 @@ def test_strokes_and_lesions():
     assert 0.005 < np.mean(lesions) < 0.08
 
 
+def test_lesions_of_a_given_radius():
+    drawn = [masks.random_lesion(64, 64, np.random.default_rng(i), 0.1, 0.1) for i in range(50)]
+    round_one = np.pi * 0.1**2
+    assert 0.6 * round_one < np.mean(drawn) < round_one  # flattened by 0.6 to 1
+    again = masks.random_lesion(64, 64, np.random.default_rng(3), 0.1, 0.1)
+    np.testing.assert_array_equal(drawn[3], again)
+
+
 def test_holes_are_of_every_kind():
     rng = np.random.default_rng(1)
     drawn = np.stack([masks.random_hole(64, 64, rng) for _ in range(400)])

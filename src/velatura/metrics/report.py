@@ -138,7 +138,8 @@ class Report:
     rows : mapping
         Method -> one `Interval` per column.
     model : str
-        The row of the model that is judged, empty if none is.
+        The row of the model that is judged, empty if none is. Where a row is a method on images of one kind, named
+        ``method, kind``, what stands before the comma: then it is judged on every kind.
     baseline : str
         The row it has to beat.
     notes : sequence of str
@@ -163,17 +164,27 @@ class Report:
             if len(row) != len(self.columns):
                 raise ValueError(f"row {name!r} has {len(row)} figures; expected {len(self.columns)}")
         for name in (self.model, self.baseline):
-            if name and name not in self.rows:
+            if name and not any(_is_of(name, row) for row in self.rows):
                 raise ValueError(f"no row {name!r}; got {', '.join(self.rows)}")
+
+    @property
+    def judged(self) -> list[str]:
+        """Names of the model's rows."""
+        return [self.model] if self.model in self.rows else [name for name in self.rows if _is_of(self.model, name)]
 
     def scores(self) -> list[dict[str, Any]]:
         """Give the model's finite figures beside the baseline's, as a card of the catalog holds them."""
         if not (self.model and self.baseline):
             return []
-        pairs = zip(self.columns, self.rows[self.model], self.rows[self.baseline], strict=True)
+        kinds = (name.removeprefix(self.model) for name in self.judged)
+        pairs = (
+            (kind, *figures)
+            for kind in kinds
+            for figures in zip(self.columns, self.rows[self.model + kind], self.rows[self.baseline + kind], strict=True)
+        )
         return [
             {
-                "metric": column.name,
+                "metric": column.name + kind,
                 "unit": column.unit,
                 "better": column.better,
                 "value": _short(ours.value),
@@ -185,7 +196,7 @@ class Report:
                 "baseline_high": _short(theirs.high),
                 "count": self.count,
             }
-            for column, ours, theirs in pairs
+            for kind, column, ours, theirs in pairs
             if all(math.isfinite(number) for figure in (ours, theirs) for number in astuple(figure))
         ]
 
@@ -202,7 +213,7 @@ def table(report: Report) -> Table:
         made.add_column(column.title, justify="right")
     for name, row in report.rows.items():
         cells = [_cell(figure, column) for figure, column in zip(row, report.columns, strict=True)]
-        made.add_row(name, *cells, style="bold" if name == report.model else None)
+        made.add_row(name, *cells, style="bold" if name in report.judged else None)
     return made
 
 
@@ -225,7 +236,7 @@ def markdown(report: Report) -> str:
     ]
     for name, row in report.rows.items():
         cells = [_cell(figure, column) for figure, column in zip(row, report.columns, strict=True)]
-        mark = "**" if name == report.model else ""
+        mark = "**" if name in report.judged else ""
         lines.append(f"| {mark}{name}{mark} | " + " | ".join(cells) + " |")
     lines += ["", _made_of(report)]
     lines += [f"\n{note}" for note in report.notes]
@@ -385,6 +396,11 @@ def _git(root: Path, *arguments: str) -> str:
 
 def _made_of(report: Report) -> str:
     return f"{report.protocol} {report.count} {report.things} of {report.data}; 95 % intervals."
+
+
+def _is_of(method: str, row: str) -> bool:
+    """Tell whether a row is a method's, on all images or on those of one kind."""
+    return bool(method) and (row == method or row.startswith(f"{method}, "))
 
 
 def _cell(figure: Interval, column: Column) -> str:

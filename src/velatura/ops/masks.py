@@ -203,10 +203,33 @@ def random_strokes(height: int, width: int, rng: np.random.Generator) -> Mask:
     return painted.astype(np.float32)
 
 
-def random_lesion(height: int, width: int, rng: np.random.Generator) -> Mask:
-    """A round patch with a wavy outline, as lesions are drawn: 1/20 to 1/5 of the shorter side in radius."""
+def random_lesion(
+    height: int, width: int, rng: np.random.Generator, smallest: float = 1 / 20, largest: float = 1 / 5
+) -> Mask:
+    """A round patch with a wavy outline, as lesions are drawn, its centre in the middle three fifths.
+
+    Parameters
+    ----------
+    height, width : int
+        Size of the mask in pixels.
+    rng : numpy.random.Generator
+        Where the randomness comes from.
+    smallest, largest : float
+        Range of the radius, as shares of the shorter side.
+
+    Returns
+    -------
+    ndarray of float32, (height, width)
+        1 inside, 0 outside.
+
+    Examples
+    --------
+    >>> mask = random_lesion(64, 64, np.random.default_rng(7), 0.1, 0.1)
+    >>> bool(0.01 < mask.mean() < 0.04)
+    True
+    """
     y, x = _centres(height, width)
-    radius = rng.uniform(1 / 20, 1 / 5) * min(height, width)
+    radius = rng.uniform(smallest, largest) * min(height, width)
     cx, cy = rng.uniform(0.2, 0.8, 2) * (width, height)
     flat, turn = rng.uniform(0.6, 1.0), rng.uniform(0, np.pi)
     dx, dy = x - cx, y - cy
