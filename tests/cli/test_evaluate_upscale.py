@@ -117,6 +117,15 @@ def test_the_faces_of_the_data_folder(tmp_path: Path):
     assert main(["evaluate", "blend", "--data", str(tmp_path), "--faces"]) == 2
 
 
+def test_worn_low_resolutions(originals: Path, tmp_path: Path):
+    words = ("--data", str(originals), "--model", "lanczos")
+    worn, again, plain = (report(tmp_path, *words, *more) for more in (["--worn"], ["--worn"], []))
+    assert worn["rows"] == again["rows"]
+    assert "worn by blur" in worn["protocol"]
+    assert worn["rows"]["bicubic"][0]["value"] < plain["rows"]["bicubic"][0]["value"] - 1
+    assert main(["evaluate", "upscale", *words, "--worn", "--reference", str(originals)]) == 2
+
+
 def test_a_sheet_and_its_key(originals: Path, tmp_path: Path):
     sheet = tmp_path / "sheets" / "one"
     report(tmp_path, "--data", str(originals), "--model", "lanczos", "--sheet", str(sheet))

@@ -40,6 +40,9 @@ def evaluate(
     faces: Annotated[
         bool, Parameter(negative=(), show_default=False, help="Measure the held-out faces of the sets (upscale).")
     ] = False,
+    worn: Annotated[
+        bool, Parameter(negative=(), show_default=False, help="Wear the low resolutions as the web does (upscale).")
+    ] = False,
     sheet: Annotated[
         Path | None, Parameter(metavar="DIR", help="Write a sheet for blind comparison and its key (upscale).")
     ] = None,
@@ -67,7 +70,7 @@ def evaluate(
         raise InputError(f"--data {data}: no such folder")
     if json is not None:
         check_json(json, overwrite=overwrite, inputs=_read(data, reference, model))
-    for given, option in ((sheet is not None, "--sheet"), (faces, "--faces")):
+    for given, option in ((sheet is not None, "--sheet"), (faces, "--faces"), (worn, "--worn")):
         if given and task != "upscale":
             raise InputError(f"{option} belongs to evaluate upscale, not to evaluate {task}")
     if task == "fidelity":
@@ -80,7 +83,9 @@ def evaluate(
         from velatura.cli.evaluate_upscale import evaluate_upscale
         from velatura.tasks.upscale import MODEL
 
-        report = evaluate_upscale(model or (MODEL,), data, scale=scale, reference=reference, faces=faces, sheet=sheet)
+        report = evaluate_upscale(
+            model or (MODEL,), data, scale=scale, reference=reference, faces=faces, worn=worn, sheet=sheet
+        )
     else:
         if reference is not None:
             raise InputError(f"--reference belongs to evaluate fidelity; evaluate {task} has originals of its own")

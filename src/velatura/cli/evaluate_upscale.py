@@ -42,6 +42,7 @@ def evaluate_upscale(
     scale: int = 4,
     reference: Path | None = None,
     faces: bool = False,
+    worn: bool = False,
     sheet: Path | None = None,
 ) -> Report:
     """Measure upscalers on the same photographs: the papers' ablation, if they are its models.
@@ -60,6 +61,9 @@ def evaluate_upscale(
     faces : bool
         Take the held-out faces of the data folder, and measure how far they move in what the features say of a whole
         image.
+    worn : bool
+        Blur, noise, JPEG and resizing, drawn for each image once and for all, lie between the originals and their low
+        resolutions.
     sheet : Path, optional
         Folder for `write_sheet`.
 
@@ -88,9 +92,15 @@ def evaluate_upscale(
     tasks = _tasks(models)
     if sheet is not None and any((sheet / name).exists() for name in ("sheet.png", "key.csv")):
         raise InputError(f"{sheet}: holds an earlier sheet; name another folder")
-    if faces and reference is not None:
-        raise InputError("--faces takes its originals from the data folder; leave out --reference")
+    for given, option in ((faces, "--faces"), (worn, "--worn")):
+        if given and reference is not None:
+            raise InputError(f"{option} makes its low resolutions itself; leave out --reference")
     pairs, words, made = _read_faces(data, scale) if faces else _read(data, reference, scale)
+    if worn:
+        from velatura.training.recipes.upscale_gan import wear
+
+        wear(pairs)
+        made = "worn by blur, noise, JPEG and resizing in random order (Real-ESRGAN's second-order model), 8 bit"
     features = _features()
     columns = [
         Column("PSNR", "dB", "higher"),

@@ -69,6 +69,7 @@ __all__ = [
     "make_critic",
     "measure",
     "table",
+    "wear",
 ]
 
 # Of esrgan-photo: share of the patches, set, folder in the set.
@@ -274,10 +275,7 @@ class TrainESRGANPhoto(Adversarial):
     def held(self) -> Pairs:
         """The held-out photographs, each worn in one way that stays the same."""
         pairs = super().held
-        pairs.low = [
-            _eight_bit(second_order(_unit(high), np.random.default_rng((HELD_OUT_SEED, i)), *low.shape[:2]))
-            for i, (low, high) in enumerate(zip(pairs.low, pairs.high, strict=True))
-        ]
+        wear(pairs)
         return pairs
 
     def _images(self) -> list[tuple[float, list[NDArray[np.uint8]]]]:
@@ -326,6 +324,14 @@ class WornPairs:
             else:
                 low[i] = _eight_bit(second_order(_unit(high[i]), rng, patch, patch))
         return upscale.to_tensor(low), upscale.to_tensor(high)
+
+
+def wear(pairs: Pairs) -> None:
+    """Replace each low resolution by what is left of its original after a photograph's usual fate, always the same."""
+    pairs.low = [
+        _eight_bit(second_order(_unit(high), np.random.default_rng((HELD_OUT_SEED, i)), *low.shape[:2]))
+        for i, (low, high) in enumerate(zip(pairs.low, pairs.high, strict=True))
+    ]
 
 
 def drawings(emoji: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
