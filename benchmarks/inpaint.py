@@ -39,7 +39,7 @@ def ours(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     from velatura import inpaint
 
     with limit_threads(1):
-        return inpaint(image, mask).image
+        return inpaint(image, mask, model="texture").image
 
 
 def telea(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -83,7 +83,7 @@ def file_to_file(folder: str) -> float:
     """Fill a hole of a large photograph; give the peak of memory of the process in MiB."""
     from velatura import Inpaint
 
-    task = Inpaint.from_pretrained()
+    task = Inpaint.from_pretrained("texture")
     task.to_file(Path(folder, "photo.png"), out=Path(folder, "out.png"), box=(2000, 1500, 200, 200))
     return resident("VmHWM") / 2**20
 

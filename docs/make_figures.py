@@ -66,7 +66,7 @@ def filled() -> Image.Image:
         mask = np.zeros(photo.shape[:2], np.uint8)
         mask[y : y + height, x : x + width] = 255
         shown = np.where(mask[..., None] > 0, np.uint8(255), photo)
-        cells = [shown, inpaint(photo, mask).image, cv2.inpaint(photo, mask, 5, cv2.INPAINT_TELEA)]
+        cells = [shown, inpaint(photo, mask, model="texture").image, cv2.inpaint(photo, mask, 5, cv2.INPAINT_TELEA)]
         rows.append(np.hstack([np.asarray(Image.fromarray(cell).resize((360, 240))) for cell in cells]))
     return Image.fromarray(np.vstack(rows))
 

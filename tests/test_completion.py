@@ -134,16 +134,19 @@ def test_a_fill_is_joined_to_what_is_around(picture, known):
     assert psnr(back[hole], given[hole]) > psnr(unjoined[hole], given[hole]) + 6
 
 
-def test_holes_beyond_the_square_are_left_to_the_base(picture, known):
-    place = place_of_face(upright(100, 60, 40), 64)  # its square ends at column 140
+def test_what_was_filled_before_stays_and_is_joined_to(picture, known):
+    place = place_of_face(upright(100, 60, 40), 64)  # its square ends at column 140, and at row 100
     part = slice(90, 130), slice(120, 170)
-    base = np.full((40, 50, 3), 0.25, np.float32)
-    back = put_back(np.full((64, 64, 3), 0.9, np.float32), place, picture, known, part, base)
-    inside = covers(place, part, known.shape)
-    assert 0 < inside.mean() < 1
-    assert (back[~inside] == 0.25).all()
-    assert np.abs(back[2:9, 18] - 0.25).mean() < 0.2  # joined to the base, too
-    assert (back[inside] != 0.25).any()
+    before, there = np.full((40, 50, 3), 0.25, np.float32), np.zeros((40, 50), bool)
+    there[:, 15:] = True
+    back = put_back(np.full((64, 64, 3), 0.9, np.float32), place, picture, known, part, (before, there))
+    mine = covers(place, part, known.shape) & ~there
+    assert 0 < mine.mean() < 1
+    assert (back[there] == 0.25).all()
+    assert np.abs(back[2:9, 14] - 0.25).mean() < 0.2
+    assert np.allclose(back[~mine & ~there], (picture.pixels[part] / 255)[~mine & ~there], atol=1e-6)
+    alone = put_back(np.full((64, 64, 3), 0.9, np.float32), place, picture, known, part)
+    assert np.abs(alone[2:9, 14] - 0.25).mean() > 0.3
 
 
 def test_only_windows_of_a_large_photograph_are_converted():

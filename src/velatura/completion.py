@@ -151,7 +151,10 @@ def holds(face: Face, coverage: np.ndarray, part: Span2D, size: int) -> bool:
     covered = int(inside.sum())
     if not covered or (covered < LEAST_HOLE * hole.sum() and covered < LEAST_FACE * face.size**2):
         return False
-    scale = min(place_of_face(face, size).transform.scale, 1.0)
+    place = place_of_face(face, size)
+    if not covers(place, part, coverage.shape)[hole].any():
+        return False
+    scale = min(place.transform.scale, 1.0)
     # A rim that is no hole: a line stays thinner than a pixel.
     inside = np.pad(inside, math.ceil(1 / scale))
     height, width = (max(round(length * scale), 1) for length in inside.shape)
@@ -332,7 +335,7 @@ def put_back(
     picture: Picture,
     known: np.ndarray,
     part: Span2D,
-    base: Floats | None = None,
+    before: tuple[Floats, NDArray[np.bool_]] | None = None,
     *,
     tick: Callable[[], None] = lambda: None,
 ) -> Floats:
@@ -348,25 +351,26 @@ def put_back(
         (H, W) bool.
     part : tuple of slice
         Rows and columns that hold holes to be filled.
-    base : numpy.ndarray, optional
-        (h, w, C) float32: what fills the holes of the part where the square does not reach; it is joined to that, too.
+    before : tuple of numpy.ndarray, optional
+        (h, w, C) float32 and (h, w) bool: what others filled in the part, and where; it stays, and is joined to, too.
     tick : callable
         Called now and then; what it raises stops the work.
 
     Returns
     -------
     numpy.ndarray
-        (h, w, C) float32 in 0..1 of the part, right where nothing is known.
+        (h, w, C) float32 in 0..1 of the part; the fill where nothing is known and the square `covers` it.
     """
     # One pixel more: the photograph's own pixels are the boundary.
     wide, inner = _widened(part, known.shape)
     given = picture.pixels[wide] * np.float32(1 / picture.white)
     told = known[wide].copy()
+    if before is not None:
+        filled, there = before
+        np.copyto(given[inner], filled, where=(there & ~told[inner])[..., None])
+        told[inner] |= there
     free = np.zeros_like(told)
     free[inner] = ~told[inner] & covers(place, part, (picture.height, picture.width))
-    if base is not None:
-        given[inner] = np.where(told[inner][..., None], given[inner], base)
-        told[inner] = True
     made = _turned_back(square, place, picture, wide)
     # What nobody knows is no boundary: there the fill counts as it is.
     told &= ring(free)

@@ -151,7 +151,7 @@ class Inpaint(Task):
 
     A face is cut out upright at 64x64 pixels and filled there (Yeh et al. 2017, arXiv 1607.07539, section 3). If it is
     larger, the fill is enlarged four times by `velatura.Upscale`; then it is turned back and joined to the image by
-    Poisson's equation at the image's own size. What of a hole lies beyond the face is filled by texture first.
+    Poisson's equation at the image's own size. What of a hole lies beyond the face is filled by texture then.
 
     Differs from the papers: see `velatura.semantic`, `velatura.completion` and `velatura.ops.exemplar`.
 
@@ -394,24 +394,26 @@ class _Work:
                 self.progress(done, len(self.regions), "filling")
 
             tick()
-            # The seed is for what is chosen at random, and the fill of a face is not.
-            base = self._texture(region, 0, tick) if places and self._reaches_out(region, places) else None
             for index, candidate in enumerate(fills):
-                filled = base
-                for place in places:
-                    square = squares[id(place)][index]
-                    filled = put_back(square, place, self.picture, self.known, region.inner, filled, tick=tick)
-                if filled is None:
-                    filled = self._texture(region, self.params.seed + index, tick)
-                candidate.append(filled)
+                if places:
+                    candidate.append(self._seen(region, [(place, squares[id(place)][index]) for place in places], tick))
+                else:
+                    candidate.append(self._texture(region, self.params.seed + index, tick))
         self.progress(len(self.regions), len(self.regions), "filling")
         return fills
 
-    def _reaches_out(self, region: Region, places: list[Place]) -> bool:
-        """Say whether a part of the hole lies in none of the squares."""
-        shape = self.picture.height, self.picture.width
-        covered = np.any([covers(place, region.inner, shape) for place in places], axis=0)
-        return not covered[self.coverage[region.inner] > 0].all()
+    def _seen(self, region: Region, squares: list[tuple[Place, np.ndarray]], tick: Callable[[], None]) -> np.ndarray:
+        """Fill one region by squares: (h, w, C) float32 in [0, 1], its inner part."""
+        picture, part = self.picture, region.inner
+        filled = picture.pixels[part] * np.float32(1 / picture.white)
+        done = self.known[part].copy()
+        for place, square in squares:
+            filled = put_back(square, place, picture, self.known, part, (filled, done), tick=tick)
+            done |= covers(place, part, (picture.height, picture.width))
+        if done[self.coverage[part] > 0].all():
+            return filled
+        # What lies beyond the squares; not by the seed, which is for what is chosen at random: a face is not.
+        return self._texture(region, 0, tick, (filled, done))
 
     def _squares(self) -> dict[int, list[np.ndarray]]:
         """Fill the squares of all places at once: for each, by its identity, all candidates, (S, S, C)."""
@@ -445,11 +447,20 @@ class _Work:
             squares[id(place)] = [enlarge(one) if enlarge else one for one in joined]
         return squares
 
-    def _texture(self, region: Region, seed: int, tick: Callable[[], None]) -> np.ndarray:
-        """Fill one region from what is around it: (h, w, C) float32 in [0, 1], its inner part."""
+    def _texture(
+        self,
+        region: Region,
+        seed: int,
+        tick: Callable[[], None],
+        before: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> np.ndarray:
+        """Fill one region, or what is left of it, from what is around: (h, w, C) float32 in [0, 1], its inner part."""
         window = self.picture.pixels[region.outer] * np.float32(1 / self.picture.white)
-        filled = fill_by_exemplar(window, ~self.known[region.outer], seed=seed, tick=tick)
-        return filled[region.within].copy()
+        hole = ~self.known[region.outer]
+        if before is not None:
+            window[region.within] = before[0]
+            hole[region.within] &= ~before[1]
+        return fill_by_exemplar(window, hole, seed=seed, tick=tick)[region.within].copy()
 
     def bands(self, index: int) -> Bands:
         """Hand out the rows of one candidate."""
