@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from velatura.cli.evaluate_inpaint import InpaintOptions
 from velatura.errors import InputError, MachineError
 from velatura.metrics.report import Column, Interval, Report, bootstrap, check_json, table, write_json
 
@@ -22,15 +23,17 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    task: Literal["blend", "upscale", "fidelity"],
+    task: Literal["blend", "inpaint", "upscale", "fidelity"],
     /,
     *,
     data: Annotated[
-        Path, Parameter(help="Folder of the sets (blend, upscale), of originals (upscale) or of results (fidelity).")
+        Path, Parameter(help="Folder of the sets, of originals (inpaint, upscale) or of results (fidelity).")
     ],
     model: Annotated[
         tuple[str, ...],
-        Parameter(negative="", metavar="NAME|FILE", help="Default: the task's own; repeated, side by side (upscale)."),
+        Parameter(
+            negative="", metavar="NAME|FILE", help="Default: the task's own; repeated, side by side (not blend)."
+        ),
     ] = (),
     reference: Annotated[
         Path | None,
@@ -44,8 +47,13 @@ def evaluate(
         bool, Parameter(negative=(), show_default=False, help="Wear the low resolutions as the web does (upscale).")
     ] = False,
     sheet: Annotated[
-        Path | None, Parameter(metavar="DIR", help="Write a sheet for blind comparison and its key (upscale).")
+        Path | None,
+        Parameter(
+            metavar="DIR",
+            help="Write a sheet for blind comparison and its key (upscale), or sheets of fills (inpaint).",
+        ),
     ] = None,
+    inpaint: Annotated[InpaintOptions, Parameter(name="*")] = InpaintOptions(),  # noqa: B008  it is frozen
     protocol: Annotated[
         Literal["rgb", "y", "y2", "y3", "y4"],
         Parameter(help="Colour space and crop of PSNR and SSIM (fidelity): y4 is the Y channel, border 4 cropped."),
@@ -70,9 +78,11 @@ def evaluate(
         raise InputError(f"--data {data}: no such folder")
     if json is not None:
         check_json(json, overwrite=overwrite, inputs=_read(data, reference, model))
-    for given, option in ((sheet is not None, "--sheet"), (faces, "--faces"), (worn, "--worn")):
-        if given and task != "upscale":
-            raise InputError(f"{option} belongs to evaluate upscale, not to evaluate {task}")
+    asked = {"--sheet": sheet is not None, "--faces": faces, "--worn": worn} | dict.fromkeys(inpaint.given(), True)
+    owners = {"--sheet": ("upscale", "inpaint"), "--faces": ("upscale",), "--worn": ("upscale",)}
+    for option in (option for option, given in asked.items() if given):
+        if task not in (tasks := owners.get(option, ("inpaint",))):
+            raise InputError(f"{option} belongs to evaluate {' and '.join(tasks)}, not to evaluate {task}")
     if task == "fidelity":
         from velatura.metrics.fidelity import PROTOCOLS
 
@@ -86,9 +96,15 @@ def evaluate(
         report = evaluate_upscale(
             model or (MODEL,), data, scale=scale, reference=reference, faces=faces, worn=worn, sheet=sheet
         )
+    elif reference is not None:
+        raise InputError(f"--reference belongs to evaluate fidelity; evaluate {task} has originals of its own")
+    elif task == "inpaint":
+        from velatura.cli.common import progress_bar
+        from velatura.cli.evaluate_inpaint import evaluate_inpaint
+
+        with progress_bar() as progress:
+            report = evaluate_inpaint(model, data, inpaint, sheet=sheet, progress=progress)
     else:
-        if reference is not None:
-            raise InputError(f"--reference belongs to evaluate fidelity; evaluate {task} has originals of its own")
         if len(model) > 1:
             raise InputError(f"evaluate {task} measures one model; got {', '.join(model)}")
         report = evaluate_blend(model[0] if model else "blending-gan", data)
