@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 LOOK = 1024  # pixels of the longer side that faces are looked for in
+FRAME = 4  # a grey frame of one part in so many: measured, without it half of the faces that fill a picture are missed
 NEAR_FULL = 4  # times the model's size: larger crops are reduced to it before they are turned upright
 KNOWN = 0.25  # share of a small pixel that has to be known for its mean to count
 CLEAR = 0.75  # share of a small pixel that has to be hole for the model to have something to say there
@@ -115,14 +116,16 @@ def look_for_faces(picture: Picture, known: np.ndarray, finder: Any = None) -> l
     Returns
     -------
     list of Face
-        The surest first; down to a 64th of the longer side, and 16 pixels.
+        The surest first; down to about a 43rd of the longer side, and 16 pixels.
     """
     height, width = picture.height, picture.width
     ratio = min(LOOK / max(height, width), 1.0)
     new = max(round(height * ratio), 1), max(round(width * ratio), 1)
     seen, _ = _known_mean(picture, known, (slice(0, height), slice(0, width)), new)
+    margin = math.ceil(max(new) / FRAME)
+    framed = np.pad(seen.clip(0, 1), ((margin, margin), (margin, margin), (0, 0)), constant_values=0.5)
     back = np.array([width / new[1], height / new[0]])
-    return [_scaled(face, back) for face in find_faces(seen.clip(0, 1), finder)]
+    return [_moved(face, -margin, back) for face in find_faces(framed, finder)]
 
 
 def holds(face: Face, coverage: np.ndarray, part: Span2D, size: int) -> bool:
@@ -161,10 +164,10 @@ def holds(face: Face, coverage: np.ndarray, part: Span2D, size: int) -> bool:
     return bool((resize(inside, height, width, "area") >= CLEAR).sum() >= LEAST_PIXELS)
 
 
-def _scaled(face: Face, by: np.ndarray) -> Face:
-    """Give the face in a photograph that is larger."""
-    left, top, right, bottom = (float(value) for value in (np.reshape(face.box, (2, 2)) * by).ravel())
-    landmarks = tuple((float(x), float(y)) for x, y in np.asarray(face.landmarks) * by)
+def _moved(face: Face, by: float, scale: np.ndarray) -> Face:
+    """Give the face in a photograph that lies elsewhere, and is larger."""
+    left, top, right, bottom = (float(value) for value in ((np.reshape(face.box, (2, 2)) + by) * scale).ravel())
+    landmarks = tuple((float(x), float(y)) for x, y in (np.asarray(face.landmarks) + by) * scale)
     return Face((left, top, right, bottom), landmarks, face.score)
 
 

@@ -115,7 +115,8 @@ def load_model(name_or_path: str | Path, device: torch.device | str = "cpu") -> 
     """
     weights = catalog.open_weights(name_or_path)
     network = catalog.assemble(weights, {"VAE": VAE, "Generator": Generator}, device)
-    network = network.to(memory_format=torch.channels_last)  # a sixth faster on processors
+    # A sixth faster on processors.
+    network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     settings = weights.header.recipe.get("settings", {}) if weights.header else {}
     name, subject = Path(name_or_path).stem, str(settings.get("subject", ""))
     if isinstance(network, VAE):
