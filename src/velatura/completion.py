@@ -47,6 +47,7 @@ CLEAR = 0.75  # share of a small pixel that has to be hole for the model to have
 LEAST_PIXELS = 6  # of the small square: smaller holes lie below what the model can draw
 LEAST_HOLE, LEAST_FACE = 1 / 4, 1 / 16  # of the hole that lies on a face, or of the face that is hole, to belong to it
 TOLERANCE = 0.3 / 255  # of white: estimated error of a joined fill
+REACH = 12  # pixels beyond what a warp needs, see `velatura.faces`
 STRIP = 128  # rows that are averaged at a time
 
 Floats = NDArray[np.float32]
@@ -128,16 +129,18 @@ def look_for_faces(picture: Picture, known: np.ndarray, finder: Any = None) -> l
     return [_moved(face, -margin, back) for face in find_faces(framed, finder)]
 
 
-def holds(face: Face, coverage: np.ndarray, part: Span2D, size: int) -> bool:
+def holds(face: Face, hole: np.ndarray, part: Span2D, shape: tuple[int, int], size: int) -> bool:
     """Tell whether holes are for the model of a face to fill.
 
     Parameters
     ----------
     face : Face
-    coverage : numpy.ndarray
-        (H, W); over zero is hole.
+    hole : numpy.ndarray
+        (h, w) bool.
     part : tuple of slice
-        Rows and columns of the holes asked for.
+        Rows and columns where it lies.
+    shape : tuple of int
+        Height and width of the photograph.
     size : int
         Side of the model's square: holes that are too small for it are not.
 
@@ -146,7 +149,6 @@ def holds(face: Face, coverage: np.ndarray, part: Span2D, size: int) -> bool:
     bool
     """
     rows, cols = part
-    hole = coverage[part] > 0
     left, top, right, bottom = (round(value) for value in face.box)
     inside = hole[
         max(top - rows.start, 0) : max(bottom - rows.start, 0), max(left - cols.start, 0) : max(right - cols.start, 0)
@@ -155,7 +157,7 @@ def holds(face: Face, coverage: np.ndarray, part: Span2D, size: int) -> bool:
     if not covered or (covered < LEAST_HOLE * hole.sum() and covered < LEAST_FACE * face.size**2):
         return False
     place = place_of_face(face, size)
-    if not covers(place, part, coverage.shape)[hole].any():
+    if not covers(place, part, shape)[hole].any():
         return False
     scale = min(place.transform.scale, 1.0)
     # A rim that is no hole: a line stays thinner than a pixel.
@@ -389,6 +391,13 @@ def _turned_back(square: Floats, place: Place, picture: Picture, wide: Span2D) -
     if np.array_equal(transform.matrix, np.eye(2)) and not transform.offset.any():
         return square[wide]
     made = np.zeros((*(one.stop - one.start for one in wide), square.shape[-1]), np.float32)
+    # No more of the square than this part of the photograph shows.
+    corners = transform([[x, y] for x in (wide[1].start, wide[1].stop) for y in (wide[0].start, wide[0].stop)])
+    left, top = np.floor(corners.min(0) - REACH).astype(int).clip(0)
+    right, bottom = np.ceil(corners.max(0) + REACH).astype(int).clip(0)
+    square, transform = square[top:bottom, left:right], transform._replace(offset=transform.offset - (left, top))
+    if not square.size:
+        return made
     window = warp_back(square, transform, picture)
     there = window.rows, window.cols
     common = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(wide, there, strict=True)]

@@ -298,12 +298,15 @@ class Inpaint(Task):
             aligned |= picture.height == picture.width == self.model.size
             if aligned or self.model.subject != "faces":
                 return [[place_of_whole(picture.height, picture.width, self.model.size)] for _ in work.regions]
-        faces = self._faces(work)
-        places = [(face, place_of_face(face, self.model.size)) for face in faces]
-        found = [
-            [place for face, place in places if holds(face, work.coverage, region.inner, place.size)]
-            for region in work.regions
-        ]
+        places = [(face, place_of_face(face, self.model.size)) for face in self._faces(work)]
+        shape, found = (picture.height, picture.width), none
+        for region, mine in zip(work.regions, found, strict=True):
+            hole = work.coverage[region.inner] > 0
+            for face, place in places:
+                # What a surer face has filled is no hole for another.
+                if holds(face, hole, region.inner, shape, place.size):
+                    mine.append(place)
+                    hole &= ~covers(place, region.inner, shape)
         if not automatic and not any(found):
             raise InputError(
                 f"no hole lies on a face that {self.model.name} could fill; take --model {TEXTURE}, or --aligned "
