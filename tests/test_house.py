@@ -46,6 +46,7 @@ MAY_USE = {
     "faces": _GROUND | {"nets", "ops"},
     "training": {"catalog", "errors", "faces", "losses", "metrics", "nets", "ops"},
     "tasks": _GROUND | _MATHEMATICS | {"community", "openvino_engine"},
+    "medical": {"errors", "task", "tasks"},
     "pipeline": _GROUND | _MATHEMATICS | {"tasks"},
     "batch": _GROUND | _MATHEMATICS | {"tasks", "pipeline", "engines"},
     "engines": _GROUND | _MATHEMATICS | {"tasks", "pipeline", "batch"},
@@ -61,7 +62,7 @@ IMPURE_OF_TORCH = {"cuda", "device", "load", "save"}
 # These must stay quick to import.
 WITHOUT_TORCH = (
     *("image", "tiling", "task", "catalog", "batch", "ops", "placement", "openvino_engine"),
-    *("faces", "holes", "completion"),
+    *("faces", "holes", "completion", "medical"),
 )
 
 # What an application has under its basename, beside tasks/X.py.

@@ -17,7 +17,7 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -125,7 +125,13 @@ class ImageOptions:
 # --- a command from a task --------------------------------------------------------------------------------------------
 
 
-def image_command(task: type[Task], *, examples: str, by_flag: Collection[str] = ()) -> App:
+def image_command(
+    task: type[Task],
+    *,
+    examples: str,
+    by_flag: Collection[str] = (),
+    instead: Callable[[WorkSpec, Sequence[str | None], Path, ImageOptions], int | None] | None = None,
+) -> App:
     """Make the command of an application.
 
     Parameters
@@ -135,6 +141,8 @@ def image_command(task: type[Task], *, examples: str, by_flag: Collection[str] =
         One command per line, for ``--help``.
     by_flag : collection of str, optional
         Names of inputs that are given by a flag instead of by position.
+    instead : callable, optional
+        Is asked first, for inputs that are no images; gives the exit code, or None if they are images.
 
     Returns
     -------
@@ -173,6 +181,8 @@ def image_command(task: type[Task], *, examples: str, by_flag: Collection[str] =
         out = Path(given["out"])
         if not batch and given["out"].endswith(("/", os.sep)) and not out.is_dir():
             raise InputError(f"{given['out']}: no such folder; make it first, or name a file")
+        if instead is not None and (code := instead(work, paths, out, shared)) is not None:
+            return code
         return (_run_batch if batch else _run_one)(work, paths, out, shared)
 
     # The parser reads names and defaults from the one, types and help from the other.

@@ -28,6 +28,7 @@ _EXTRAS = {
     "train": "lightning",
     "tensorboard": "tensorboard",
     "heic": "pillow_heif",
+    "medical": "nibabel",
     "studio": "fastapi",
     "ray": "ray",
     "community": "spandrel",
