@@ -232,6 +232,16 @@ def test_each_hole_by_what_fits_it(shipped, crowd):
     assert np.abs(both[part].astype(int) - alone[part]).max() <= 1  # joined in another window
 
 
+def test_the_surest_face_comes_first(shipped, crowd):
+    shipped.append(upright(70, 50, 100))
+    mask = holed(crowd, FACE)
+    alone = inpaint(crowd, mask, **FEW).image
+    shipped.append(upright(60, 40, 150))  # nothing of the hole is left for it
+    assert np.array_equal(inpaint(crowd, mask, **FEW).image, alone)
+    shipped.reverse()
+    assert not np.array_equal(inpaint(crowd, mask, **FEW).image, alone)
+
+
 def test_two_holes_on_a_face_are_filled_together(shipped, crowd):
     shipped.append(upright(70, 50, 160))
     eyes = (110, 105, 20, 20), (165, 105, 20, 20)
