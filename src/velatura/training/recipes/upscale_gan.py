@@ -15,8 +15,8 @@ Differs from the papers: our own features (`velatura.nets.features`) in place of
 minutes of training and not weeks; the discriminators' own differences (`velatura.nets.sr_discriminator`); a term of
 colour, the absolute error of what is left at the size of the input, which holds the mean colour and all else that the
 input does determine; a term against what repeats with the grid (`lattice`), without which a short training leaves a
-weave; content and critic see luma alone (``luma = true``), so that no detail of colour is invented, which looked like
-noise; the weights measured are a running average. Real-ESRGAN's originals are not sharpened, and a share of its pairs
+weave; content and critic see luma alone and colour is compared pixel by pixel (``luma = true``, ``chroma``), so that no
+detail of colour is invented, which looked like noise; the weights measured are a running average. Real-ESRGAN's originals are not sharpened, and a share of its pairs
 is merely shrunk, so that clean photographs stay as they are.
 """
 
@@ -91,7 +91,8 @@ class Critics(BaseModel):
     features: str = Field("velatura", description="what content is compared in: velatura, a file, or vgg19:FILE")
     content: dict[str, float] = Field({}, description="layers of the features and their weights; {}: none")
     activated: bool = Field(False, description="features behind the activation, as in SRGAN")
-    luma: bool = Field(False, description="content and critic see luma alone; colour is left to the pixels' error")
+    luma: bool = Field(False, description="content and critic see luma alone; what is left is colour")
+    chroma: float = Field(0.0, ge=0, description="weight of the error of what is left without luma")
     pixel: float = Field(0.01, ge=0, description="weight of the pixels' error, whose form is `loss`")
     color: float = Field(0.1, ge=0, description="weight of the error that is left at the size of the input")
     variation: float = Field(0.0, ge=0, description="weight of the total variation")
@@ -175,6 +176,7 @@ class Adversarial(Upscaler):
             "pixel": (config.pixel, l1(made, high) if config.loss == "l1" else mse(made, high)),
             "color": (config.color, l1(*small)),
             "variation": (config.variation, total_variation(made)),
+            "chroma": (config.chroma, l1(made - luma(made), high - luma(high))),
             "lattice": (config.lattice, lattice(made - high, config.scale)),
         }
         if config.luma:
@@ -425,7 +427,7 @@ def lattice(error: Tensor, scale: int) -> Tensor:
     Returns
     -------
     Tensor, ()
-        Mean absolute value, of luma.
+        Mean absolute value.
 
     Examples
     --------
@@ -434,7 +436,7 @@ def lattice(error: Tensor, scale: int) -> Tensor:
     >>> round(float(lattice(stripes, 4)), 3), round(float(lattice(fives, 4)), 3)
     (0.15, 0.059)
     """
-    cells = functional.pixel_unshuffle(luma(error), scale)
+    cells = functional.pixel_unshuffle(error.flatten(0, 1)[:, None], scale)
     return functional.avg_pool2d(cells - cells.mean(1, keepdim=True), 3, 1).abs().mean()
 
 
