@@ -16,8 +16,8 @@ minutes of training and not weeks; the discriminators' own differences (`velatur
 colour, the absolute error of what is left at the size of the input, which holds the mean colour and all else that the
 input does determine; a term against what repeats with the grid (`lattice`), without which a short training leaves a
 weave; content and critic see luma alone and colour is compared pixel by pixel (``luma = true``, ``chroma``), so that no
-detail of colour is invented, which looked like noise; the weights measured are a running average. Real-ESRGAN's originals are not sharpened, and a share of its pairs
-is merely shrunk, so that clean photographs stay as they are.
+detail of colour is invented, which looked like noise; the weights measured are a running average. Real-ESRGAN's
+originals are not sharpened, and a share of its pairs is merely shrunk, so that clean photographs stay as they are.
 """
 
 from __future__ import annotations
