@@ -86,6 +86,29 @@ def test_poisson_noise_grows_with_light():
             assert noise.mean() == pytest.approx(0, abs=5e-4)
 
 
+def test_speckle_grows_with_light_and_leaves_black():
+    ramp = np.broadcast_to(np.float32([0, 0.2, 0.8])[:, None, None, None], (3, 200, 200, 3))
+    stds = [(degrade.speckle_noise(grey, rng(), 0.1) - grey).std() for grey in ramp]
+    np.testing.assert_allclose(stds, [0, 0.02, 0.08], rtol=0.02)
+    same = degrade.speckle_noise(ramp[2], rng(), 0.1, grey=True)
+    np.testing.assert_array_equal(same[..., 0], same[..., 2])
+
+
+def test_salt_and_pepper_are_even_and_rare():
+    noisy = degrade.salt_and_pepper(np.full((300, 300, 3), 0.5, np.float32), rng(), 0.1)
+    values, counts = np.unique(noisy, return_counts=True)
+    np.testing.assert_array_equal(values, [0, 0.5, 1])
+    np.testing.assert_allclose(counts / counts.sum(), [0.05, 0.9, 0.05], atol=0.005)
+
+
+def test_grain_is_as_strong_as_asked():
+    """All four kinds, at middle grey; salt and pepper is apart."""
+    grey = np.full((64, 64, 3), 0.5, np.float32)
+    stds = [(degrade.random_grain(grey, rng(seed), (0.08, 0.08)) - grey).std() for seed in range(60)]
+    assert np.mean(np.abs(np.array(stds) - 0.08) < 0.006) > 0.8
+    assert len({round(float(std), 3) for std in stds}) > 5
+
+
 # --- JPEG -------------------------------------------------------------------------------------------------------------
 
 
@@ -123,6 +146,48 @@ def test_a_quality_that_is_none_is_refused():
         degrade.jpeg(UNIT, 0)
 
 
+# --- print and age ----------------------------------------------------------------------------------------------------
+
+
+def test_halftone_keeps_tones_in_two_inks():
+    for value in (0.25, 0.5, 0.7):
+        printed = degrade.halftone(np.full((120, 120, 3), value, np.float32), 6.0, 0.4, softness=0.05)
+        assert printed.mean() == pytest.approx(value, abs=0.01)
+        assert ((printed < 0.02) | (printed > 0.98)).mean() > 0.9
+        np.testing.assert_array_equal(printed[..., 0], printed[..., 1])
+    colored = degrade.halftone(np.broadcast_to(np.float32([0.5, 0.5, 0.6]), (40, 40, 3)), 4.0, 0.0)
+    assert np.abs(colored[..., 0] - colored[..., 1]).max() > 0.5
+
+
+def test_halftone_has_the_period_asked_for():
+    printed = degrade.halftone(np.full((64, 64, 3), 0.5, np.float32), 8.0, 0.0)[..., 0]
+    power = np.abs(np.fft.rfft(printed, axis=1)).sum(0)
+    assert power[1:].argmax() + 1 == 8
+
+
+def test_fading_comes_back():
+    fading = degrade.Fading((0.1, 0.05, 0.0), (0.95, 0.9, 0.7), (1.1, 0.9, 1.0), 0.6)
+    faded = degrade.fade(UNIT, fading)
+    assert faded.dtype == np.float32
+    np.testing.assert_allclose(degrade.unfade(faded, fading), UNIT, atol=2e-3)
+    assert np.abs(faded - UNIT).mean() > 0.03
+    assert degrade.fade(UNIT, degrade.UNFADED) is UNIT
+
+
+def test_fading_takes_white_and_black_where_it_says():
+    fading = degrade.Fading((0.1, 0.05, 0.02), (0.95, 0.9, 0.7), (1.1, 0.9, 1.0), 0.6)
+    ends = degrade.fade(np.float32([[[0, 0, 0], [1, 1, 1]]]), fading)[0]
+    np.testing.assert_allclose(ends, [fading.black, fading.white], atol=1e-6)
+
+
+def test_prints_fade_within_bounds():
+    for seed in range(200):
+        fading = degrade.random_fading(rng(seed))
+        assert all(0 <= b < w <= 1 for b, w in zip(fading.black, fading.white, strict=True))
+        assert 0.3 < fading.saturation <= 1
+    assert degrade.random_fading(rng(), 0.0) == degrade.UNFADED
+
+
 # --- all of it --------------------------------------------------------------------------------------------------------
 
 OPERATIONS = {
@@ -131,6 +196,10 @@ OPERATIONS = {
     "noise": degrade.random_noise,
     "jpeg": degrade.random_jpeg,
     "resize": partial(degrade.random_resize, height=100, width=90),
+    "grain": degrade.random_grain,
+    "reduction": degrade.random_reduction,
+    "halftone": degrade.random_halftone,
+    "unstructured": degrade.unstructured,
     "second order": partial(degrade.second_order, height=48, width=48),
 }
 
@@ -184,3 +253,9 @@ def test_sometimes_and_shuffled():
     assert 90 < counted.count("b") < 150
     first = sum(one == "b" and two == "a" for one, two in pairwise(counted))
     assert first > 40
+
+
+def test_the_upscalers_chain_is_what_it_was():
+    """Its held-out photographs were worn by it: the same seed must go on to wear them alike."""
+    sums = [float(degrade.second_order(UNIT, rng(seed), 48, 48).sum(dtype=np.float64)) for seed in range(3)]
+    np.testing.assert_allclose(sums, [2960.553, 2947.5177, 2962.9726], rtol=0, atol=0.02)

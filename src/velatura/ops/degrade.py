@@ -5,11 +5,14 @@ An *operation* takes an image and a generator of random numbers and gives a new 
     operation(image, rng) -> image
 
     random_blur, random_noise, random_jpeg, random_ringing      operations, once `partial` has set their ranges
+    random_grain, random_reduction, random_halftone, random_fading
     sometimes, shuffled, chain                                  put operations together
 
 and below them stand the same things with nothing random but the noise itself: `blur`, `gaussian_noise`,
-`poisson_noise`, `jpeg`. Images are float32 (H, W, 3), RGB, 0..1; nothing given is changed, and the same state of the
-generator gives the same image. `second_order` is Real-ESRGAN's chain (Wang et al. 2021, arXiv 2107.10833).
+`poisson_noise`, `speckle_noise`, `salt_and_pepper`, `jpeg`, `halftone`, `fade`. Images are float32 (H, W, 3), RGB,
+0..1; nothing given is changed, and the same state of the generator gives the same image. `second_order` is
+Real-ESRGAN's chain (Wang et al. 2021, arXiv 2107.10833), `unstructured` that of Wan et al. for old photographs (2020,
+arXiv 2004.09484); what tears, scratches and stains do is in `velatura.ops.damage`.
 """
 
 from __future__ import annotations
@@ -27,23 +30,36 @@ from velatura.ops.resize import Kernel, resize
 
 __all__ = [
     "PHOTO",
+    "UNFADED",
+    "Fading",
     "Operation",
     "Stage",
     "blur",
     "chain",
+    "fade",
     "gaussian_kernel",
     "gaussian_noise",
+    "grey",
+    "halftone",
     "jpeg",
     "poisson_noise",
     "random_blur",
+    "random_fading",
+    "random_grain",
+    "random_halftone",
     "random_jpeg",
     "random_noise",
+    "random_reduction",
     "random_resize",
     "random_ringing",
+    "salt_and_pepper",
     "second_order",
     "shuffled",
     "sinc_kernel",
     "sometimes",
+    "speckle_noise",
+    "unfade",
+    "unstructured",
 ]
 
 Image = NDArray[np.float32]
@@ -168,6 +184,14 @@ def random_resize(image: Image, rng: np.random.Generator, height: int, width: in
     return resize(image, height, width, KERNELS[rng.integers(len(KERNELS))])
 
 
+def random_reduction(image: Image, rng: np.random.Generator, factor: Range = (0.5, 1.0)) -> Image:
+    """Shrink and enlarge again, both by random kernels: the size stays, detail goes (Wan et al. 2020, section 4.1)."""
+    height, width = image.shape[:2]
+    share = rng.uniform(*factor)
+    small = random_resize(image, rng, max(round(share * height), 1), max(round(share * width), 1))
+    return random_resize(small, rng, height, width)
+
+
 # --- noise ------------------------------------------------------------------------------------------------------------
 
 
@@ -210,6 +234,31 @@ def poisson_noise(image: Image, rng: np.random.Generator, photons: float, *, gre
     return image + (rng.poisson(light * photons) / np.float32(photons) - light).astype(np.float32)
 
 
+def speckle_noise(image: Image, rng: np.random.Generator, sigma: float, *, grey: bool = False) -> Image:
+    """Multiply by noise, ``v (1 + n)``, as the grain of paper and coherent light do: none where it is black.
+
+    Parameters
+    ----------
+    sigma : float
+        Standard deviation of n.
+    grey : bool
+        The same in red, green and blue.
+
+    Returns
+    -------
+    ndarray of float32, (H, W, 3)
+        Not clipped.
+    """
+    return image * gaussian_noise(np.ones_like(image), rng, sigma, grey=grey)
+
+
+def salt_and_pepper(image: Image, rng: np.random.Generator, share: float) -> Image:
+    """Make a share of the pixels white or black, half of them each."""
+    drawn = rng.random(image.shape[:2], np.float32)[..., None]
+    lost = np.float32(share)
+    return np.where(drawn < lost, (drawn < lost / 2).astype(np.float32), image)
+
+
 def random_noise(
     image: Image,
     rng: np.random.Generator,
@@ -230,6 +279,36 @@ def random_noise(
     if rng.random() < 0.5:
         return gaussian_noise(image, rng, rng.uniform(*sigma), grey=no_color)
     return poisson_noise(image, rng, float(np.exp(rng.uniform(*np.log(photons)))), grey=no_color)
+
+
+def random_grain(
+    image: Image, rng: np.random.Generator, sigma: Range = (5 / 255, 50 / 255), gray: float = 0.4
+) -> Image:
+    """Add one of four kinds of noise: Gaussian, Poisson, speckle, or salt and pepper.
+
+    Parameters
+    ----------
+    sigma : (float, float)
+        Standard deviation at middle grey of each kind but the last, which takes up to 2 % of the pixels.
+    gray : float
+        Share of the noise that has no colour.
+
+    Returns
+    -------
+    ndarray of float32, (H, W, 3)
+        0..1.
+    """
+    strength, no_color = rng.uniform(*sigma), bool(rng.random() < gray)
+    match int(rng.choice(4, p=(0.4, 0.25, 0.25, 0.1))):
+        case 0:
+            noisy = gaussian_noise(image, rng, strength, grey=no_color)
+        case 1:
+            noisy = poisson_noise(image, rng, 0.5 / strength**2, grey=no_color)
+        case 2:
+            noisy = speckle_noise(image, rng, 2 * strength, grey=no_color)
+        case _:
+            noisy = salt_and_pepper(image, rng, rng.uniform(0, 0.02))
+    return noisy.clip(0, 1)
 
 
 # --- JPEG -------------------------------------------------------------------------------------------------------------
@@ -333,6 +412,129 @@ def _transform() -> Image:
     """The cosine transform of a block as one matrix: pixels (64) times it are coefficients (64)."""
     one = np.asarray(dct(np.eye(BLOCK), norm="ortho", axis=0)).T
     return np.kron(one, one).astype(np.float32)
+
+
+# --- print and age ----------------------------------------------------------------------------------------------------
+
+
+def grey(image: Image) -> Image:
+    """Give luma in all three channels."""
+    return np.repeat((image @ LUMA)[..., None], 3, axis=2)
+
+
+def halftone(image: Image, period: float, angle: float, softness: float = 0.5) -> Image:
+    """Print in dots, as books and newspapers do.
+
+    Parameters
+    ----------
+    period : float
+        Distance of the dots in pixels, at least 2.
+    angle : float
+        Of the screen of green, in radians; red and blue are turned by 30 degrees either way, so that dots of different
+        inks do not fall on each other. An image whose channels are equal has one screen.
+    softness : float
+        Range of values over which a dot's edge goes from ink to paper.
+
+    Returns
+    -------
+    ndarray of float32, (H, W, 3)
+        0..1; of the same mean over some dots as the image, for values that are not within `softness` of the ends.
+    """
+    is_grey = bool((image[..., :1] == image).all())
+    turns = (angle,) if is_grey else (angle + np.pi / 6, angle, angle - np.pi / 6)
+    height, width = image.shape[:2]
+    screen = np.stack([_screen(height, width, period, turn) for turn in turns], 2)
+    return ((image - screen) / np.float32(softness) + np.float32(0.5)).clip(0, 1).astype(np.float32)
+
+
+def _screen(height: int, width: int, period: float, angle: float) -> Image:
+    """Thresholds that are evenly distributed over 0..1 and have a peak per dot."""
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    turned = np.stack([x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)]) / period
+    s = np.abs(2 * (turned % 1) - 1).mean(0)  # of two triangle waves: what it takes up to s is 2 s^2
+    return np.where(s < 0.5, 2 * s**2, 1 - 2 * (1 - s) ** 2)  # type: ignore[return-value]
+
+
+def random_halftone(image: Image, rng: np.random.Generator, period: Range = (2.5, 5.0)) -> Image:
+    """Mix with `halftone`: a scan seldom shows bare dots."""
+    dots = halftone(image, rng.uniform(*period), rng.uniform(0, np.pi / 2), rng.uniform(0.3, 1.0))
+    share = np.float32(rng.uniform(0.3, 0.9))
+    return image + share * (dots - image)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Fading:
+    """What light, time and paper did to the colours of a whole photograph.
+
+    ``y_c = black_c + (white_c - black_c) m_c^gamma_c`` for each channel c, with ``m = luma + saturation (x - luma)``.
+
+    Attributes
+    ----------
+    black, white, gamma : (float, float, float)
+        Of red, green and blue: where black and white have gone to, and how the tones in between bend.
+    saturation : float
+        What is left of the colours, above 0.
+    """
+
+    black: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    white: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    gamma: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    saturation: float = 1.0
+
+
+#: Nothing has happened.
+UNFADED = Fading()
+
+
+def fade(image: Image, fading: Fading) -> Image:
+    """Fade and tint an image, the same everywhere.
+
+    Examples
+    --------
+    >>> sepia = Fading(black=(0.1, 0.05, 0.0), white=(1.0, 0.9, 0.7))
+    >>> fade(np.ones((1, 1, 3), np.float32), sepia)[0, 0]
+    array([1. , 0.9, 0.7], dtype=float32)
+    """
+    if fading == UNFADED:
+        return image
+    black, white, gamma = (np.array(values, np.float32) for values in (fading.black, fading.white, fading.gamma))
+    luma = (image @ LUMA)[..., None]
+    mixed = (luma + np.float32(fading.saturation) * (image - luma)).clip(0, 1)
+    return black + (white - black) * mixed**gamma  # type: ignore[return-value]
+
+
+def unfade(image: Image, fading: Fading) -> Image:
+    """Undo `fade`, up to what it clipped; what lies beyond black and white is clipped."""
+    black, white, gamma = (np.array(values, np.float32) for values in (fading.black, fading.white, fading.gamma))
+    mixed = ((image - black) / (white - black)).clip(0, 1) ** (1 / gamma)
+    luma = (mixed @ LUMA)[..., None]
+    return (luma + (mixed - luma) / np.float32(fading.saturation)).clip(0, 1)
+
+
+def random_fading(rng: np.random.Generator, strength: float = 1.0) -> Fading:
+    """Draw how a print has faded: less contrast, paper that yellows, dyes that go at different rates.
+
+    Half of the prints are toned: black and white on the way from brown to cream. In the others each dye has faded by
+    itself, so that the tint of the shadows is any, and colours are pale.
+
+    Parameters
+    ----------
+    strength : float
+        1 is the full range; 0 changes nothing.
+    """
+    age = strength * rng.uniform(0.15, 1.0)
+    yellow = np.array([rng.uniform(0, 0.08), rng.uniform(0.02, 0.2), rng.uniform(0.1, 0.45)])
+    lifted = np.array([rng.uniform(0.05, 0.3), rng.uniform(0, 0.18), rng.uniform(0, 0.12)])
+    bent = rng.normal(0, 0.15, 3)
+    saturation = 1 - age * rng.uniform(0, 0.6)
+    if rng.random() < 0.5:
+        lifted = rng.permutation(lifted)
+        yellow = yellow * rng.uniform(0.2, 1.0)
+    else:
+        bent[:] = bent[0]
+    values = (age * lifted, 1 - age * yellow - age * rng.uniform(0, 0.12), np.exp(age * bent))
+    black, white, gamma = (tuple(map(float, found)) for found in values)
+    return Fading(black, white, gamma, saturation)  # type: ignore[arg-type]
 
 
 # --- putting together -------------------------------------------------------------------------------------------------
@@ -459,3 +661,38 @@ def _factor(rng: np.random.Generator, stage: Stage) -> float:
     if kind < stage.larger:
         return rng.uniform(1, stage.sizes[1])
     return rng.uniform(stage.sizes[0], 1) if kind < stage.larger + stage.smaller else 1.0
+
+
+def unstructured(image: Image, rng: np.random.Generator, share: float = 0.7) -> Image:
+    """Degrade as Wan et al. 2020 (arXiv 2004.09484, section 4.1) do before damage is laid on top.
+
+    Blur (sigma 1 to 5), noise (5 to 50 levels), half the size and back, JPEG 40 to 100, in random order, each for a
+    share of the images.
+
+    Differs from the paper: four kinds of noise (`random_grain`) in place of three; sizes and kernels are drawn evenly.
+
+    Parameters
+    ----------
+    share : float
+        Of the images that each of the four happens to.
+
+    Returns
+    -------
+    ndarray of float32, (H, W, 3)
+        0..1, in steps of 1 / 255.
+
+    Examples
+    --------
+    >>> unstructured(np.full((32, 48, 3), 0.5, np.float32), np.random.default_rng(0)).shape
+    (32, 48, 3)
+    """
+
+    def blurred(image: Image, rng: np.random.Generator) -> Image:
+        return blur(image, gaussian_kernel(rng.uniform(1, 5)))
+
+    def saved(image: Image, rng: np.random.Generator) -> Image:
+        return random_jpeg(image, rng, (40, 100))
+
+    steps = (blurred, random_grain, random_reduction, saved)
+    done = shuffled(*(sometimes(step, share) for step in steps))(image, rng)
+    return (np.rint(255 * done.clip(0, 1)) / 255).astype(np.float32)
