@@ -1,12 +1,17 @@
-"""Inpainting beside OpenCV's Telea: time, detail, memory.
+"""Inpainting beside the usual ways: texture and Telea, faces and the paper's own search; time, detail, memory; studies.
 
     python benchmarks/inpaint.py                       everything, into benchmarks/results/inpaint.json
     python benchmarks/inpaint.py --only texture        some parts, printed only
     python benchmarks/inpaint.py --quick               small holes, to see that it runs; printed only
+    python benchmarks/inpaint.py --model FILE          another model of faces than the shipped one
+    python benchmarks/inpaint.py --study NAME          one study, or all, into results/evaluate-inpaint-NAME.json
+    python benchmarks/inpaint.py --study NAME --weights DIR    with models that are not shipped, as DIR/NAME.safetensors
 
 One thread; CPU time is user plus system time of the process; both ways run in turn in one process, arrays in and arrays
 out; the median counts. Detail is the mean absolute difference of neighbouring pixels in the hole, as a share of what
-stood there: 1 is right, 0 is a smear. It says how a texture looks; the squared error would praise the smear.
+stood there: 1 is right, 0 is a smear. It says how a texture looks; the squared error would praise the smear. The
+paper's own search is that of Yeh et al. 2017 as programs usually have it: eager float32, one image, 1500 steps of Adam
+from a random latent, with the same generator. Memory is the resident set's peak, torch included.
 """
 
 from __future__ import annotations
@@ -18,28 +23,41 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
 
+import argparse
 import functools
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
-from _common import Figure, command_line, cpu_seconds, in_own_process, resident
+from _common import LEVELS, RESULTS, Figure, command_line, cpu_seconds, in_own_process, photograph, resident
 
+from velatura import catalog
 from velatura.device import limit_threads
+
+DATA = os.environ.get("VELATURA_DATA", "")
+FACES = "vae-faces"
+STEPS, RATE = 1500, 0.03  # of the paper's own search
 
 PEER = "opencv telea"
 TEXTURES = ("brick", "grass", "gravel")
 SIDES = (32, 64, 128)  # of the hole, pixels
 
 
-def ours(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    from velatura import inpaint
+@functools.cache
+def task(model: str) -> Any:
+    from velatura import Inpaint
 
+    return Inpaint.from_pretrained(model, device="cpu")
+
+
+def ours(image: np.ndarray, mask: np.ndarray, model: str = "texture", **params: Any) -> np.ndarray:
     with limit_threads(1):
-        return inpaint(image, mask, model="texture").image
+        return task(model)(image, mask, **params).image
 
 
 def telea(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -79,31 +97,253 @@ def detail(image: np.ndarray, mask: np.ndarray) -> float:
     return float(change[mask[:, 1:] > 0].mean())
 
 
-def file_to_file(folder: str) -> float:
-    """Fill a hole of a large photograph; give the peak of memory of the process in MiB."""
+# --- faces ------------------------------------------------------------------------------------------------------------
+
+
+def is_there(model: str | None) -> bool:
+    """Tell whether there is a model of faces; say so if there is none."""
+    there = model is not None or any(card.name == FACES for card in catalog.cards())
+    if not there:
+        print(f"  no {FACES} in the catalog, and no --model: left out")
+    return there
+
+
+def face() -> np.ndarray:
+    """Cut the astronaut's face out, about as aligned faces are: 64x64."""
+    from skimage import data
+
+    return data.astronaut()[40:168, 160:288].reshape(64, 2, 64, 2, 3).mean((1, 3)).round().astype(np.uint8)
+
+
+def square_hole(side: int) -> np.ndarray:
+    mask = np.zeros((side, side), np.uint8)
+    mask[side // 4 : -side // 4, side // 4 : -side // 4] = LEVELS
+    return mask
+
+
+def usual_search(model: str, image: np.ndarray, mask: np.ndarray, steps: int = STEPS) -> np.ndarray:
+    """Fill one image as most programs do: section 3 of the paper, nothing prepared."""
+    import torch
+
+    from velatura.latent_search import context_weights
+    from velatura.semantic import join
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    nets = loaded(model)
+    known = torch.from_numpy(image).permute(2, 0, 1)[None].float() / LEVELS
+    hole = (torch.from_numpy(mask)[None, None] > 0).float()
+    weights = context_weights(hole)
+    z = torch.randn(1, nets.generator.latent).requires_grad_(True)
+    optimizer = torch.optim.Adam([z], lr=RATE)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        made = nets.generator(z)
+        prior = (
+            z.square().sum() if nets.critic is None else torch.log(1 - torch.sigmoid(nets.critic(made)) + 1e-8).sum()
+        )
+        loss = (weights * (made - known).abs()).sum() + 0.003 * prior
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            z.clamp_(-4, 4)
+    filled = join(nets.generator(z).detach()[0], known[0], hole[0])
+    return (filled * LEVELS).round().byte().permute(1, 2, 0).numpy()
+
+
+@functools.cache
+def loaded(model: str) -> Any:
+    from velatura.semantic import load_model
+
+    return load_model(model)
+
+
+def search(model: str | None, quick: bool) -> Iterator[Figure]:
+    """CPU seconds for one face of 64x64 beside the paper's own search with the same generator."""
+    if not is_there(model):
+        return
+    name, steps = model or FACES, 20 if quick else STEPS
+    image, mask = face(), square_hole(64)
+    calls = {
+        f"{steps} steps of the paper's search": functools.partial(usual_search, name, image, mask, steps),
+        "ours": functools.partial(ours, image, mask, name),
+    }
+    seconds = cpu_seconds(calls, rounds=1 if quick else 3)
+    usual, mine = (median(runs) for runs in seconds.values())
+    of = functools.partial(Figure, part="search")
+    for (words, runs), value in zip(seconds.items(), (usual, mine), strict=True):
+        aim = 1.0 if words == "ours" else None
+        yield of(name=f"64x64 face, {words}", value=value, unit="CPU s", aim=aim, runs=runs)
+    yield of(name="times as fast", value=usual / mine, unit="", bar=20, aim=40, better="higher")
+
+
+def completion(model: str | None, quick: bool) -> Iterator[Figure]:
+    """Faces of 256x256, super-resolved: time besides upscaling, and gain over bicubic enlargement of the same fill."""
+    if not is_there(model):
+        return
+    from velatura import Upscale
+
+    name, mask = model or FACES, square_hole(256)
+    faces = held_out_faces(3 if quick else None)
+    image, small = faces[0], face()
+    upscale = Upscale.from_pretrained("srresnet", device="cpu")
+
+    def upscaling() -> None:
+        with limit_threads(1):
+            upscale(small, scale=4.0)
+
+    fills = {
+        way: functools.partial(ours, mask=mask, model=name, aligned=True, enlarge=way)
+        for way in ("srresnet", "bicubic")
+    }
+    calls = {way: functools.partial(fill, image) for way, fill in fills.items()} | {"upscaling alone": upscaling}
+    seconds = cpu_seconds(calls, rounds=1 if quick else 5)
+    middle = {words: median(runs) for words, runs in seconds.items()}
+    of = functools.partial(Figure, part="completion")
+    yield of(name="256x256 face, super-resolved", value=middle["srresnet"], unit="CPU s", runs=seconds["srresnet"])
+    besides = middle["srresnet"] - middle["upscaling alone"]
+    yield of(name="of it besides upscaling", value=besides, unit="CPU s", bar=2)
+    found = {way: np.array([figures(fill(one), one) for one in faces]) for way, fill in fills.items()}
+    for words, values in found.items():
+        psnr, distance = values.mean(0)
+        yield of(name=f"PSNR, {words}, mean of {len(faces)}", value=float(psnr), unit="dB", better="higher")
+        yield of(name=f"perceptual distance, {words}", value=float(distance), unit="")
+    gain, less = (found["srresnet"] - found["bicubic"]).mean(0) * (1, -1)
+    yield of(name="PSNR, gain over bicubic", value=float(gain), unit="dB", bar=0, better="higher")
+    yield of(name="perceptual distance, less than bicubic by", value=float(less), unit="", bar=0, better="higher")
+
+
+def held_out_faces(count: int | None) -> list[np.ndarray]:
+    """Read the held-out faces of 256x256; the astronaut's where there is no data folder."""
+    if not DATA or not Path(DATA).is_dir():
+        print("  no data folder (VELATURA_DATA): one face of scikit-image's")
+        from skimage import data
+
+        return [data.astronaut()[:256, 100:356]]
+    from velatura.training.data import read_set
+
+    found = read_set(Path(DATA), "faces256", "held-out")
+    return [found[i] for i in range(len(found))][:count]
+
+
+def figures(image: np.ndarray, original: np.ndarray) -> tuple[float, float]:
+    from velatura.metrics.fidelity import RGB, psnr
+    from velatura.metrics.perceptual import perceptual_distance
+
+    return psnr(image, original, RGB), perceptual_distance(image, original, features())
+
+
+@functools.cache
+def features() -> Any:
+    from velatura.training.recipes.features import load_features
+
+    return load_features()
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def file_to_file(folder: str, box: tuple[int, int, int, int]) -> tuple[float, str, int]:
+    """Fill a hole of a large photograph: the process's peak in MiB, what filled it, pixels changed outside the hole."""
+    from PIL import Image
+
     from velatura import Inpaint
 
-    task = Inpaint.from_pretrained("texture")
-    task.to_file(Path(folder, "photo.png"), out=Path(folder, "out.png"), box=(2000, 1500, 200, 200))
-    return resident("VmHWM") / 2**20
+    inpaint = Inpaint.from_pretrained()
+    source, out = Path(folder, "photo.png"), Path(folder, "out.png")
+    made_by = inpaint.write((source,), out, inpaint.Params(box=box)).made_by
+    peak = resident("VmHWM") / 2**20
+    changed = (np.asarray(Image.open(source)) != np.asarray(Image.open(out))).any(-1)
+    x, y, width, height = box
+    changed[y : y + height, x : x + width] = False
+    return peak, made_by or "texture", int(changed.sum())
 
 
 def memory(model: str | None, quick: bool) -> Iterator[Figure]:
-    """The whole process for a photograph of 12 megapixels."""
+    """The whole process for photographs of 12 megapixels; the shipped models."""
     from PIL import Image
     from skimage import data
 
     if quick:
         return
-    photo = np.tile(data.coffee(), (8, 7, 1))[:3000, :4000]
-    with tempfile.TemporaryDirectory() as folder:
-        Image.fromarray(photo).save(Path(folder, "photo.png"))
-        value = in_own_process(file_to_file, folder)
-    yield Figure(part="memory", name="12 megapixels, hole of 200x200, whole process", value=value, unit="MiB", bar=1024)
+    photographs = {
+        "wall": (lambda: np.tile(data.coffee(), (8, 7, 1))[:3000, :4000], (2000, 1500, 200, 200)),
+        "face": (lambda: photograph("astronaut", 3464, 3464), (1403, 945, 240, 140)),  # over the mouth
+    }
+    for name, (make, box) in photographs.items():
+        with tempfile.TemporaryDirectory() as folder:
+            Image.fromarray(make()).save(Path(folder, "photo.png"))
+            value, made_by, changed = in_own_process(file_to_file, folder, box)
+        words = f"12 megapixels, hole of {box[2]}x{box[3]}, {name}, by {made_by}"
+        yield Figure(part="memory", name=f"{words}, whole process", value=value, unit="MiB", bar=1024)
+        yield Figure(part="memory", name=f"{words}, changed outside", value=changed, unit="pixels", bar=0)
 
 
-PARTS = {part.__name__: part for part in (texture, memory)}
+# --- studies ----------------------------------------------------------------------------------------------------------
+
+BOTH = "--model vae-{0} --model dcgan-{0}"
+SHORT = "--method latent --steps 500 --limit 16 --masks centre,pattern"
+
+#: What follows ``velatura evaluate inpaint``.
+STUDIES = {
+    # Two kinds of generators, on everything that is held out.
+    "generators-faces": BOTH.format("faces"),
+    "generators-brain": f"{BOTH.format('brain')} --limit 208",
+    # The encoder and the paper's own search, with the same generators.
+    "search-faces": f"{BOTH.format('faces')} --method encoder --method latent --limit 16",
+    "search-brain": f"{BOTH.format('brain')} --method encoder --method latent --limit 16",
+    # The report's other questions.
+    "kernels-brain": "--model vae-brain --model vae-brain-kernel7 --model dcgan-brain --model dcgan-brain-kernel7 "
+    "--limit 208",
+    "joining-faces": f"{BOTH.format('faces')} --plain --masks centre,half,pattern --limit 104",
+    "joining-brain": f"{BOTH.format('brain')} --plain --masks centre,half,small,large --limit 104",
+    "prior-faces": f"{BOTH.format('faces')} --prior 0 --prior .001 --prior .003 --prior .03 --prior .1 {SHORT}",
+    "prior-brain": f"{BOTH.format('brain')} --prior 0 --prior .001 --prior .003 --prior .03 --prior .1 {SHORT}",
+    "weights-faces": f"{BOTH.format('faces')} --window 3 --window 7 --window 15 --window 63 {SHORT}",
+    "weights-brain": f"{BOTH.format('brain')} --window 3 --window 7 --window 15 --window 63 {SHORT}",
+    "norms-faces": f"{BOTH.format('faces')} --norm l1 --norm l2 {SHORT}",
+    "norms-brain": f"{BOTH.format('brain')} --norm l1 --norm l2 {SHORT}",
+}
+
+
+def study(name: str, weights: str | None, quick: bool) -> int:
+    """Run one study: a single command, which is printed."""
+    from velatura.cli import main
+
+    words = STUDIES[name].split()
+    for i, word in enumerate(words):
+        if words[i - 1] == "--model" and weights and (file := Path(weights, f"{word}.safetensors")).is_file():
+            words[i] = str(file)
+    if quick:
+        short = {"--limit": "2", "--steps": "2"}
+        given = {i + offset for i, word in enumerate(words) if word in short for offset in (0, 1)}
+        words = [word for i, word in enumerate(words) if i not in given] + [
+            word for pair in short.items() for word in pair
+        ]
+    command = ["evaluate", "inpaint", "--data", DATA, *words]
+    if not quick:
+        command += ["--json", str(RESULTS / f"evaluate-inpaint-{name}.json"), "--overwrite"]
+    print(shlex.join(["velatura", *command]), flush=True)
+    with limit_threads(1):
+        return main(command)
+
+
+def studies() -> int:
+    """Run the studies that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--study", choices=[*STUDIES, "all"], required=True)
+    parser.add_argument("--weights", metavar="DIR", help="where models lie that are not shipped")
+    parser.add_argument("--quick", action="store_true", help="two pictures, two steps; printed only")
+    given = parser.parse_args()
+    if not DATA:
+        parser.error("no data folder: name one in VELATURA_DATA")
+    return max(study(name, given.weights, given.quick) for name in (STUDIES if given.study == "all" else [given.study]))
+
+
+PARTS = {part.__name__: part for part in (texture, search, completion, memory)}
 
 
 if __name__ == "__main__":
-    sys.exit(command_line("inpaint", "Inpainting beside OpenCV's Telea", __doc__ or "", PARTS, "texture"))
+    if any(word.startswith("--study") for word in sys.argv):
+        sys.exit(studies())
+    sys.exit(command_line("inpaint", "Inpainting beside the usual ways", __doc__ or "", PARTS, FACES))

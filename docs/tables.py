@@ -65,6 +65,8 @@ def benchmark(name: str) -> str:
     if not found:
         return UNKNOWN
     figures = [figure for figure in found["figures"] if figure["part"] == part]
+    if not figures:
+        return UNKNOWN
     goals = [("bar", "met"), ("aim", "aim_met")] if any(figure["bar"] is not None for figure in figures) else []
     rows = ["| | Measured |" + " Bar | Aim |" * bool(goals), "|---|---:|" + "---|---|" * bool(goals)]
     for figure in figures:
