@@ -30,7 +30,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import numpy as np
@@ -240,6 +240,71 @@ def features() -> Any:
     return load_features()
 
 
+# --- training ---------------------------------------------------------------------------------------------------------
+
+RECIPES = {
+    "vae-faces": (),
+    "dcgan-faces": (),
+    "vae-brain": (),
+    "dcgan-brain": (),
+    "vae-brain, kernel 7": ("kernel=7", "width=20"),
+    "dcgan-brain, kernel 7": ("kernel=7", "width=20", "critic_width=20"),
+}
+
+
+def training(model: str | None, quick: bool) -> Iterator[Figure]:
+    """CPU seconds of an epoch, epochs and CPU time of our settings: VAE with its encoder against GAN without one."""
+    if not DATA or not Path(DATA).is_dir():
+        print("  no data folder (VELATURA_DATA): left out")
+        return
+    of = functools.partial(Figure, part="training")
+    for name, settings in RECIPES.items():
+        seconds, batch, pictures, steps = in_own_process(steps_of, name.partition(",")[0], settings, 1 if quick else 16)
+        epochs, step = steps * batch / pictures, mean(seconds)  # not all steps are alike: some have a penalty
+        yield of(name=f"{name}, an epoch", value=step * pictures / batch, unit="CPU s", runs=tuple(seconds))
+        yield of(name=f"{name}, epochs", value=epochs, unit="")
+        yield of(name=f"{name}, all of it", value=step * steps / 60, unit="CPU min")
+
+
+def steps_of(name: str, settings: tuple[str, ...], count: int) -> tuple[list[float], int, int, int]:
+    """Train a recipe a few steps: CPU seconds of each, pictures in a batch and in the set, steps of the whole."""
+    import importlib
+    from time import process_time
+
+    import torch
+    from lightning.fabric import Fabric
+
+    from velatura.training import recipes
+    from velatura.training.loop import Training
+    from velatura.training.recipe import make_config
+
+    torch.set_num_threads(1)
+    file, kind, model = recipes.RECIPES[name]
+    module = importlib.import_module(f"velatura.training.recipes.{file}")
+    usual = Path(recipes.__file__).with_name(f"{name}.toml")
+    config = make_config(getattr(module, model), usual, settings=[*settings, f"data={DATA}"])
+    recipe = getattr(module, kind)(config)
+    fabric = Fabric(accelerator="cpu", precision=config.precision)
+    fabric.launch()
+    for network in recipe.networks.values():
+        network.to(memory_format=torch.channels_last)
+    optimizers = recipe.optimizers()
+    state = Training(
+        fabric,
+        {key: fabric.setup_module(network) for key, network in recipe.networks.items()},
+        {key: fabric.setup_optimizers(optimizer) for key, optimizer in optimizers.items()},
+        config.clip,
+    )
+    seconds = []
+    for step in range(count + 2):
+        start = process_time()
+        recipe.step(state, recipe.batch(step, 0), step)
+        seconds.append(process_time() - start)
+    pictures = sum(len(images) for _, images in recipe.pictures.groups)
+    # The first two find out what the processor likes.
+    return seconds[2:], config.batch_size, pictures, config.steps
+
+
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
@@ -340,7 +405,7 @@ def studies() -> int:
     return max(study(name, given.weights, given.quick) for name in (STUDIES if given.study == "all" else [given.study]))
 
 
-PARTS = {part.__name__: part for part in (texture, search, completion, memory)}
+PARTS = {part.__name__: part for part in (texture, search, completion, training, memory)}
 
 
 if __name__ == "__main__":
