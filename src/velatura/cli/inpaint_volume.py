@@ -65,7 +65,7 @@ def inpaint_volume(work: WorkSpec, paths: Sequence[str | None], out: Path, share
             voxels=filled.voxels,
             seconds=round(seconds, 3),
             params=work.params,
-            made_by=work.model or MODEL,
+            made_by=None if work.model == "texture" else Path(work.model or MODEL).stem,
             notice=NOTICE,
         )
     elif not shared.quiet:
