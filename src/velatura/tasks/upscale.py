@@ -46,6 +46,8 @@ EXPORTED_BYTES = 8192  # that OpenVINO works with for each pixel of a tile, meas
 CALIBRATIONS = {
     "srresnet": Calibration(0.0078, 2.1e-4),
     "esrgan-psnr": Calibration(0.0080, 2.2e-4),
+    "srgan": Calibration(0.0156, 2.29e-3),
+    "esrgan": Calibration(0.0161, 1.94e-3),
     "bicubic": Calibration(0.0108, 2.2e-4),
     "lanczos": Calibration(0.0104, 2.7e-4),
 }
