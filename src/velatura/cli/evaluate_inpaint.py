@@ -53,6 +53,7 @@ SHOWN = 6  # pictures on a sheet
 MAGNIFIED = 2  # by repeating pixels
 
 _GROUP = Group("Inpainting", sort_key=3)
+_repeated = partial(Parameter, group=_GROUP, negative="", show_default=False)
 
 
 def _small(height: int, width: int, rng: np.random.Generator) -> masks.Mask:
@@ -100,22 +101,22 @@ class InpaintOptions:
     ] = None
     method: Annotated[
         tuple[Method, ...],
-        Parameter(group=_GROUP, negative="", help="How latents are found; repeated, side by side."),
+        _repeated(help="How latents are found; repeated, side by side; default: encoder."),
     ] = ("encoder",)
     steps: Annotated[
         int | None, Parameter(group=_GROUP, validator=Number(gte=0), help="Of the search; default: the method's own.")
     ] = None
     norm: Annotated[
         tuple[Literal["l1", "l2"], ...],
-        Parameter(group=_GROUP, negative="", help="Of the context loss; repeated, side by side."),
+        _repeated(help="Of the context loss; repeated, side by side."),
     ] = ()
     window: Annotated[
         tuple[int, ...],
-        Parameter(group=_GROUP, negative="", help="Side of the weights' window; repeated, side by side."),
+        _repeated(help="Side of the weights' window; repeated, side by side."),
     ] = ()
     prior: Annotated[
         tuple[float, ...],
-        Parameter(group=_GROUP, negative="", help="Weight of the prior loss; repeated, side by side."),
+        _repeated(help="Weight of the prior loss; repeated, side by side."),
     ] = ()
     plain: Annotated[
         bool, Parameter(group=_GROUP, negative=(), show_default=False, help="Measure fills that are not joined, too.")
@@ -161,7 +162,7 @@ class InpaintOptions:
             if weight < 0:
                 raise InputError(f"--prior {weight:g}: expected a number from 0")
         given = {"norm": self.norm, "window": self.window, "prior": self.prior}
-        swept = {name: values for name, values in given.items() if values}
+        swept = {name: dict.fromkeys(values) for name, values in given.items() if values}
         for method in dict.fromkeys(self.method):
             usual = DEFAULTS[method] if self.steps is None else replace(DEFAULTS[method], steps=self.steps)
             for values in itertools.product(*swept.values()):
@@ -544,11 +545,11 @@ def _steadiness(row: _Row, images: Tensor, planes: Tensor, kind: str) -> str:
         [row.fills(images[i : i + 1], planes[i : i + 1]).images[:, 0] for i in range(min(ALONE, len(images)))]
     )
     return (
-        f"{row.label()}: {np.mean(row.seconds):.2g} CPU seconds a picture. On {kind}: another seed moves fills by up "
-        f"to {_levels(second, first)} levels, being alone instead of one of {len(images)} by "
-        f"{_levels(alone, first[: len(alone)])}; with noise of sigma {SIGMA:g} on the known pixels they agree with "
-        f"those without at {agreement.mean():.1f} dB over the hole, {np.percentile(agreement, 5):.1f} at the 5th "
-        "percentile."
+        f"{row.label()}: {row.options.steps} steps, {np.mean(row.seconds):.2g} CPU seconds a picture. On {kind}: "
+        f"another seed moves fills by up to {_levels(second, first)} levels, being alone instead of one of "
+        f"{len(images)} by {_levels(alone, first[: len(alone)])}; with noise of sigma {SIGMA:g} on the known pixels "
+        f"they agree with those without at {agreement.mean():.1f} dB over the hole, "
+        f"{np.percentile(agreement, 5):.1f} at the 5th percentile."
     )
 
 
