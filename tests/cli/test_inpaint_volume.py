@@ -18,7 +18,6 @@ from volumes import brain, lesion, save
 from velatura import medical
 from velatura.cli import main
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:.*never for a diagnosis")
 
 
