@@ -42,9 +42,10 @@ BAND = 8192  # pixels of the photograph in one band at most: measured, more leav
 BYTES = 16_384  # that a network works with for each of them, the last layers at four times the size
 EXPORTED_BYTES = 8192  # that OpenVINO works with for each pixel of a tile, measured for SRResNet
 
-# Measured by `velatura evaluate upscale` on held-out images, x4.
+# Measured by `velatura evaluate upscale` on held-out images, at the network's own factor.
 CALIBRATIONS = {
     "srresnet": Calibration(0.0078, 2.1e-4),
+    "srresnet-x2": Calibration(0.0031, 1.5e-4),
     "esrgan-psnr": Calibration(0.0080, 2.2e-4),
     "srgan": Calibration(0.0156, 2.29e-3),
     "esrgan": Calibration(0.0161, 1.94e-3),
