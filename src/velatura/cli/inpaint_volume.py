@@ -36,6 +36,8 @@ def inpaint_volume(work: WorkSpec, paths: Sequence[str | None], out: Path, share
     if out.is_dir():
         name = Path(source).name
         out /= f"{name[: name.lower().rindex('.nii')]}-{work.kind.name}.nii.gz"
+    # What `auto` looks for are faces.
+    model = MODEL if work.model in (None, "auto") else work.model
     start = time.perf_counter()
     if not shared.quiet:
         print(f"velatura: note: {NOTICE}", file=sys.stderr)
@@ -49,7 +51,7 @@ def inpaint_volume(work: WorkSpec, paths: Sequence[str | None], out: Path, share
             source,
             mask,
             out,
-            model=work.model or MODEL,
+            model=model,
             overwrite=shared.overwrite,
             device=work.device,
             max_megavoxels=work.max_megapixels,
@@ -65,7 +67,7 @@ def inpaint_volume(work: WorkSpec, paths: Sequence[str | None], out: Path, share
             voxels=filled.voxels,
             seconds=round(seconds, 3),
             params=work.params,
-            made_by=None if work.model == "texture" else Path(work.model or MODEL).stem,
+            made_by=None if model == "texture" else Path(model).stem,
             notice=NOTICE,
         )
     elif not shared.quiet:
