@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from velatura.nets.unet import UNet
+from velatura.nets.unet import SPREAD, UNet
 
 __all__ = ["Restorer"]
 
@@ -69,4 +69,4 @@ class Restorer(nn.Module):
         Tensor of float32, (N, 3, H, W)
             About 0..1, not clipped.
         """
-        return image + self.unet(torch.cat([image - 0.5, mask], 1))
+        return image + self.unet(torch.cat([(image - 0.5) / SPREAD, mask], 1))

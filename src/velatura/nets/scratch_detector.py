@@ -12,9 +12,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from velatura.nets.unet import UNet
+from velatura.nets.unet import SPREAD, UNet
 
 __all__ = ["ScratchDetector"]
+
+RARE = -3.0  # logit of about a twentieth: as rare as damage is, so that training need not begin by learning that
 
 
 class ScratchDetector(nn.Module):
@@ -47,8 +49,9 @@ class ScratchDetector(nn.Module):
     def __init__(self, widths: Sequence[int] = (16, 24, 48, 80), blocks: Sequence[int] = (1, 1, 1, 2)) -> None:
         super().__init__()
         self.unet = UNet(3, 1, widths, blocks)
+        nn.init.constant_(self.unet.leave.bias, RARE)  # type: ignore[arg-type]
         self.multiple, self.receptive_radius = self.unet.multiple, self.unet.receptive_radius
 
     def forward(self, image: Tensor) -> Tensor:
         """Judge images (N, 3, H, W), RGB, 0..1: float32 logits, (N, 1, H, W)."""
-        return self.unet(image - 0.5)
+        return self.unet((image - 0.5) / SPREAD)

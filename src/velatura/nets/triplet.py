@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
 from velatura.nets.masked_encoder import Posterior
-from velatura.nets.unet import SLOPE, cells, full, residual_block
+from velatura.nets.unet import SLOPE, SPREAD, cells, full, residual_block, steady
 
 __all__ = ["LatentDiscriminator", "Mapping", "PartialNonlocal", "PhotoVAE", "Triplet"]
 
@@ -60,22 +60,22 @@ class PhotoVAE(nn.Module):
         super().__init__()
         fine, middle, coarse = width, 2 * width, 4 * width
         self.encoder = nn.Sequential(
-            nn.Conv2d(3, fine, 5, padding=2),
+            steady(nn.Conv2d(3, fine, 5, padding=2)),
             nn.LeakyReLU(SLOPE),
-            nn.Conv2d(fine, middle, 2, 2),
+            steady(nn.Conv2d(fine, middle, 2, 2)),
             _Residual(middle),
-            nn.Conv2d(middle, coarse, 2, 2),
+            steady(nn.Conv2d(middle, coarse, 2, 2)),
             *(_Residual(coarse) for _ in range(blocks)),
             nn.LeakyReLU(SLOPE),
             nn.Conv2d(coarse, 2 * latent, 3, padding=1),
         )
         self.decoder = nn.Sequential(
-            nn.Conv2d(latent, coarse, 3, padding=1),
+            steady(nn.Conv2d(latent, coarse, 3, padding=1)),
             *(_Residual(coarse) for _ in range(blocks)),
-            nn.Conv2d(coarse, 4 * middle, 1),
+            steady(nn.Conv2d(coarse, 4 * middle, 1)),
             nn.PixelShuffle(2),
             _Residual(middle),
-            nn.Conv2d(middle, 4 * fine, 1),
+            steady(nn.Conv2d(middle, 4 * fine, 1)),
             nn.PixelShuffle(2),
             _Residual(fine),
             nn.LeakyReLU(SLOPE),
@@ -84,13 +84,13 @@ class PhotoVAE(nn.Module):
 
     def encode(self, image: Tensor) -> Posterior:
         """Give the latents of images (N, 3, H, W), RGB, 0..1: (N, latent, ceil(H / 4), ceil(W / 4)), float32."""
-        mean, log_variance = full(self.encoder(cells(2 * image - 1, CELL))).chunk(2, dim=1)
+        mean, log_variance = full(self.encoder(cells((image - 0.5) / SPREAD, CELL))).chunk(2, dim=1)
         # Smooth limits: a latent that is out of bounds still has a gradient.
         return Posterior(mean, LIMIT * torch.tanh(log_variance / LIMIT))
 
     def decode(self, latent: Tensor) -> Tensor:
         """Give images of about 0..1, not clipped, four times as large: float32."""
-        return full(self.decoder(latent)) / 2 + 0.5
+        return SPREAD * full(self.decoder(latent)) + 0.5
 
     def forward(self, image: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Posterior]:
         """Encode and decode.
@@ -236,7 +236,7 @@ class Mapping(nn.Module):
 
     def __init__(self, latent: int = 64, width: int = 128, blocks: int = 6, window: int = 16, halo: int = 8) -> None:
         super().__init__()
-        self.enter = nn.Conv2d(latent, width, 3, padding=1)
+        self.enter = steady(nn.Conv2d(latent, width, 3, padding=1))
         self.before = nn.Sequential(*(_Residual(width) for _ in range(blocks // 2)))
         self.nonlocal_block = PartialNonlocal(width, window, halo)
         self.after = nn.Sequential(*(_Residual(width) for _ in range(blocks - blocks // 2)))
@@ -313,8 +313,12 @@ class Triplet(nn.Module):
         Tensor of float32, (N, 3, H, W)
             About 0..1, not clipped.
         """
-        height, width = image.shape[-2:]
-        return self.clean.decode(self.latents(image, mask))[..., :height, :width]
+        return self.both(image, mask)[0]
+
+    def both(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Restore, and give the `latents` that were decoded."""
+        latents = self.latents(image, mask)
+        return self.clean.decode(latents)[..., : image.shape[-2], : image.shape[-1]], latents
 
     def latents(self, image: Tensor, mask: Tensor) -> Tensor:
         """Give the clean photograph's latents, as far as the old one tells: of a size that is a multiple of a window's.

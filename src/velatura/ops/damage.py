@@ -211,12 +211,12 @@ def hairs(image: Image, rng: np.random.Generator) -> tuple[Image, Plane]:
 
 
 def dust(image: Image, rng: np.random.Generator) -> tuple[Image, Plane]:
-    """Four to sixty specks of half a pixel to five pixels, on a patch of 128 pixels."""
+    """Four to sixty specks of one to nine pixels, on a patch of 128 pixels."""
     cover = np.zeros(image.shape[:2], np.float32)
     area = cover.size / 128**2
     for _ in range(max(int(rng.integers(4, 60) * min(area, 16)), 1)):
         path = _wander(rng, _place(rng, image), rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 5), 0.3)
-        _drawn(cover, path, np.full(len(path.x), float(np.exp(rng.uniform(np.log(0.4), np.log(2.2))))))
+        _drawn(cover, path, np.full(len(path.x), float(np.exp(rng.uniform(np.log(0.7), np.log(2.2))))))
     return _laid(image, cover, _paint(rng, 0.55, 0.4), rng.uniform(0.6, 1)), cover
 
 

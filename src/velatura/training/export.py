@@ -56,7 +56,7 @@ def export_run(
     recipe_settings = {
         k: v for k, v in settings.items() if k not in {"data", "photographs", "pretrained", "scenes", "threads"}
     }
-    for name in ("start", "features", "generator"):
+    for name in ("start", "features", "generator", "vae_old", "vae_clean"):
         if recipe_settings.get(name):
             recipe_settings[name] = Path(recipe_settings[name]).name
     header = {
