@@ -49,6 +49,8 @@ CALIBRATIONS = {
     "esrgan-psnr": Calibration(0.0080, 2.2e-4),
     "srgan": Calibration(0.0156, 2.29e-3),
     "esrgan": Calibration(0.0161, 1.94e-3),
+    "esrgan-photo": Calibration(0.0151, 1.04e-3),
+    "srcnn": Calibration(0.00986, 0.000377),
     "bicubic": Calibration(0.0108, 2.2e-4),
     "lanczos": Calibration(0.0104, 2.7e-4),
 }
