@@ -3,7 +3,8 @@
 docs/images/banner.jpg           two scenes, pasted and blended, for the readme
 docs/images/blend-methods.jpg    all scenes by each method
 docs/images/blend-seams.jpg      the seam in close-up
-docs/images/upscale-models.jpg   shrunk photographs, enlarged by every model
+docs/images/upscale-models.jpg   shrunk photographs, enlarged by the models for clean ones
+docs/images/upscale-worn.jpg     the same, worn first, enlarged by the models
 docs/images/upscale-evidence.jpg a result and the map of what of it is supposed
 docs/images/inpaint-texture.jpg  holes filled with the image's own patches
 """
@@ -17,7 +18,7 @@ from PIL import Image
 from velatura import Blend, Upscale, inpaint
 from velatura.catalog import cards
 from velatura.cli.demo import contact_sheet
-from velatura.community import OURS
+from velatura.ops.degrade import second_order
 from velatura.samples import SCENES, SHRUNK, face
 
 IMAGES = Path(__file__).parent / "images"
@@ -31,6 +32,8 @@ SEAMS = {"galaxies": (230, 50, 150), "cat": (130, 250, 150), "launch": (40, 180,
 # Top and left of what is shown of an enlarged photograph, pixels.
 DETAILS = {"face": (70, 130), "cup": (70, 40), "fur": (60, 40)}
 DETAIL = 128  # px
+CLEAN = ("bicubic", "srcnn", "srresnet", "srgan", "esrgan")
+WORN = ("bicubic", "srresnet", "esrgan", "esrgan-photo")
 
 
 def blended() -> dict[str, dict[str, np.ndarray]]:
@@ -71,16 +74,21 @@ def filled() -> Image.Image:
     return Image.fromarray(np.vstack(rows))
 
 
-def enlarged() -> Image.Image:
-    """Details of shrunk photographs by bicubic and every model that is shipped, beside the originals."""
-    shipped = [card.name for card in cards() if card.task == "upscale" and card.architecture in OURS]
-    tasks = {name: Upscale(name) for name in ("bicubic", *shipped)}
+def enlarged(models: tuple[str, ...], *, worn: bool = False) -> Image.Image:
+    """Details of shrunk photographs, worn or not, by several models beside the originals."""
+    shipped = {card.name for card in cards()}
+    tasks = {name: Upscale(name) for name in models if name == "bicubic" or name in shipped}
     rows = []
-    for name, make in SHRUNK.items():
+    for seed, (name, make) in enumerate(SHRUNK.items()):
         photograph, (top, left) = make(), DETAILS[name]
-        made = {model: task(photograph.small).image for model, task in tasks.items()}
-        pixels = photograph.small.repeat(4, 0).repeat(4, 1)
-        whole = {"shrunk": pixels, **made, "original": photograph.original}
+        small = photograph.small
+        if worn:
+            worse = second_order(
+                photograph.original.astype(np.float32) / 255, np.random.default_rng((7, seed)), *small.shape[:2]
+            )
+            small = np.rint(255 * worse.clip(0, 1)).astype(np.uint8)
+        made = {model: task(small).image for model, task in tasks.items()}
+        whole = {"given": small.repeat(4, 0).repeat(4, 1), **made, "original": photograph.original}
         shown = {what: one[top : top + DETAIL, left : left + DETAIL] for what, one in whole.items()}
         rows.append({what: one.repeat(2, 0).repeat(2, 1) for what, one in shown.items()})
     return contact_sheet(rows, width=2 * DETAIL, text=15)
@@ -119,7 +127,8 @@ def main() -> None:
         "blended (poisson)": cut(made["galaxies"]["poisson"], VIEWS["galaxies"]),
     }
     save(contact_sheet([shown], width=380, text=16), "banner.jpg")
-    save(enlarged(), "upscale-models.jpg")
+    save(enlarged(CLEAN), "upscale-models.jpg")
+    save(enlarged(WORN, worn=True), "upscale-worn.jpg")
     save(evidence(), "upscale-evidence.jpg")
     save(filled(), "inpaint-texture.jpg")
 

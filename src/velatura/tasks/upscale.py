@@ -45,12 +45,12 @@ EXPORTED_BYTES = 8192  # that OpenVINO works with for each pixel of a tile, meas
 # Measured by `velatura evaluate upscale` on held-out images, at the network's own factor.
 CALIBRATIONS = {
     "srresnet": Calibration(0.0078, 2.1e-4),
+    "srcnn": Calibration(0.0099, 3.8e-4),
     "srresnet-x2": Calibration(0.0031, 1.5e-4),
     "esrgan-psnr": Calibration(0.0080, 2.2e-4),
     "srgan": Calibration(0.0156, 2.29e-3),
     "esrgan": Calibration(0.0161, 1.94e-3),
     "esrgan-photo": Calibration(0.0151, 1.04e-3),
-    "srcnn": Calibration(0.00986, 0.000377),
     "bicubic": Calibration(0.0108, 2.2e-4),
     "lanczos": Calibration(0.0104, 2.7e-4),
 }
