@@ -5,6 +5,7 @@ A table stands between two comments; what is between them is replaced::
     <!-- table: options blend -->          the options of an application
     <!-- table: models -->                 the cards of the catalog
     <!-- table: scores blending-gan -->    what `velatura evaluate` measured (benchmarks/results/evaluate-NAME.json)
+    <!-- table: figures upscale-all -->    the same without protocol and notes
     <!-- table: benchmark blend-speed -->  a part of what `make bench` measured (benchmarks/results/NAME.json)
     <!-- end -->
 
@@ -58,6 +59,11 @@ def scores(model: str) -> str:
     return markdown(read_json(found)) if found else UNKNOWN
 
 
+def figures(name: str) -> str:
+    """Make the table of what was measured, and nothing else."""
+    return scores(name).partition("\n\n")[0]
+
+
 def benchmark(name: str) -> str:
     """Make the table of one part of a benchmark."""
     name, _, part = name.rpartition("-")
@@ -80,7 +86,7 @@ def benchmark(name: str) -> str:
 
 def fill(text: str) -> str:
     """Replace every table of a page."""
-    makers = {"options": options, "models": models, "scores": scores, "benchmark": benchmark}
+    makers = {"options": options, "models": models, "scores": scores, "figures": figures, "benchmark": benchmark}
 
     def table(match: re.Match[str]) -> str:
         start, kind, name, end = match.groups()
