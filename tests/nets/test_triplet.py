@@ -24,7 +24,7 @@ def test_the_autoencoder_keeps_the_size():
 
 
 def test_attention_is_that_of_the_paper_where_one_window_holds_all():
-    """Equations 5 to 7, one place at a time."""
+    """Section 3.2, one place at a time."""
     torch.manual_seed(0)
     net = PartialNonlocal(6, window=4, halo=0).double()
     x, mask = torch.randn(1, 6, 4, 4, dtype=torch.float64), (torch.rand(1, 1, 4, 4) < 0.4).double()

@@ -43,6 +43,12 @@ def test_our_sets_keep_to_the_upscalers_split(data_folder, monkeypatch):
     assert Grounds(config, "held-out").sets
 
 
+def test_sets_that_are_too_small_are_left_out(photographs):
+    small, large = (data.read_folder(photographs, shortest=side) for side in (40, 80))
+    assert old_scans.large_enough([(0.5, small), (0.5, large)], 64) == [(0.5, large)]
+    assert len(old_scans.large_enough([(0.5, small), (0.5, large)], 96)) == 2  # drawing says what is wrong
+
+
 def test_clean_patches_are_left_alone(config):
     clean = config.model_copy(update={"clean": 1.0})
     for seed in range(6):

@@ -1,6 +1,6 @@
 """A detector of scratches, holes, stains and the like: which pixels of a scan are damaged.
 
-Wan et al., "Bringing Old Photos Back to Life", 2020 (arXiv 2004.09484), section 3.3, find scratches by a U-Net.
+Wan et al., "Bringing Old Photos Back to Life", 2020 (arXiv 2004.09484), section 4.1, find scratches by a U-Net.
 
 Differs from the paper: it works at the scan's own size, in tiles, where the published code shrinks scans to 256 pixels;
 no norms, so that tiles give what the whole gives; a few hundred thousand weights.

@@ -149,7 +149,7 @@ class LatentDiscriminator(nn.Module):
 class PartialNonlocal(nn.Module):
     """Attention that reads undamaged places only; damaged places take what it finds, the others go on by themselves.
 
-    Wan et al. 2020, section 3.2, equations 5 to 8: ``F = (1 - m) rho_local(F) + m rho_global(O)``.
+    Wan et al. 2020, section 3.2: ``F = (1 - m) rho_local(F) + m rho_global(O)``, with O what attention finds.
 
     Differs from the paper: a place attends to its window of `window` x `window` places and `halo` more on each side,
     not to the whole image.

@@ -35,6 +35,7 @@ __all__ = [
     "careless",
     "eight_bit",
     "held_out_scans",
+    "large_enough",
     "seen",
     "sheet",
     "stacked",
@@ -110,7 +111,7 @@ class Grounds:
 
     def __init__(self, config: ScansConfig, side: Literal["train", "held-out"]) -> None:
         self.config = config
-        self.sets = [(share, _arrays(images)) for share, images in self._read(side)]
+        self.sets = [(share, _arrays(images)) for share, images in large_enough(self._read(side), config.patch)]
         self._sizes = [np.array([image.shape[:2] for image in images], dtype=np.int64) for _, images in self.sets]
 
     def draw(self, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -133,6 +134,11 @@ class Grounds:
                 (share, data.read_set(folder, name, side, under=under, purpose=PURPOSE)) for share, name, under in SETS
             ]
         return [(1.0, data.read_set(folder, name, side, under=under, purpose=PURPOSE)) for name, under in MEASURED]
+
+
+def large_enough(sets: list[tuple[float, data.Images]], patch: int) -> list[tuple[float, data.Images]]:
+    """Leave out sets whose images are all smaller than a patch; if none is left, drawing says so."""
+    return [(share, images) for share, images in sets if images.shapes[:, :2].min(1).max() >= patch] or sets
 
 
 def seen(config: ScansConfig) -> tuple[str, ...]:

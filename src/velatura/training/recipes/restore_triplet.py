@@ -18,7 +18,7 @@ matching; a quarter of the channels; Muon. `velatura.nets.triplet` says how the 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -108,21 +108,30 @@ class MappingConfig(ScansConfig):
 class RealPhotos:
     """Real old photographs of one side of the split, in memory.
 
+    Parameters
+    ----------
+    config : ScansConfig
+        Where they are.
+    side : {"train", "held-out"}
+    patch : int
+        Side of what is drawn.
+
     Raises
     ------
     InputError
         A set is missing.
     """
 
-    def __init__(self, config: ScansConfig, side: Any) -> None:
+    def __init__(self, config: ScansConfig, side: Literal["train", "held-out"], patch: int) -> None:
         folder = data.data_folder(config.data)
-        self.sets = [(share, data.read_set(folder, name, side, under=under)) for share, name, under in REAL]
+        sets = [(share, data.read_set(folder, name, side, under=under)) for share, name, under in REAL]
+        self.patch, self.sets = patch, old_scans.large_enough(sets, patch)
 
-    def draw(self, rng: np.random.Generator, patch: int) -> NDArray[np.float32]:
+    def draw(self, rng: np.random.Generator) -> NDArray[np.float32]:
         """Draw one patch (patch, patch, 3), in one of eight turns."""
         shares = np.array([share for share, _ in self.sets])
         images = self.sets[int(rng.choice(len(shares), p=shares / shares.sum()))][1]
-        (place,) = draw_places(images.shapes[:, :2], rng, 1, patch, 1)
+        (place,) = draw_places(images.shapes[:, :2], rng, 1, self.patch, 1)
         return place.cut(images[place.index]).astype(np.float32) / np.float32(255)
 
 
@@ -188,16 +197,16 @@ class TrainOldVAE(_Autoencoder):
     @cached_property
     def real(self) -> RealPhotos:
         """Real old photographs; read when the first batch is drawn."""
-        return RealPhotos(self.config, "train")
+        return RealPhotos(self.config, "train", self.config.patch)
 
     @cached_property
     def held(self) -> dict[str, Tensor]:
         """Held-out photographs, always the same: real, and synthetic."""
         rng, config = np.random.default_rng(old_scans.HELD_OUT_SEED), self.config.model_copy(update={"clean": 0.0})
-        photographs = RealPhotos(config, "held-out")
+        photographs = RealPhotos(config, "held-out", SIDE)
         grounds = Grounds(config.model_copy(update={"patch": SIDE}), "held-out")
         return {
-            "real": stacked([photographs.draw(rng, SIDE) for _ in range(COUNT)]),
+            "real": stacked([photographs.draw(rng) for _ in range(COUNT)]),
             "synthetic": stacked([grounds.scan(rng).image for _ in range(COUNT)]),
         }
 
@@ -210,7 +219,7 @@ class TrainOldVAE(_Autoencoder):
     def batch(self, step: int, rank: int) -> tuple[Tensor, ...]:
         """Half real photographs, half synthetic ones."""
         rng, half = np.random.default_rng((self.config.seed, step, rank)), max(self.config.batch_size // 2, 1)
-        real = [self.real.draw(rng, self.config.patch) for _ in range(half)]
+        real = [self.real.draw(rng) for _ in range(half)]
         return stacked(real), stacked([self.grounds.scan(rng).image for _ in range(half)])
 
     def step(self, training: Training, batch: tuple[Tensor, ...], step: int) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Train the detector of scratches and other damage.
 
-Wan et al., "Bringing Old Photos Back to Life", 2020 (arXiv 2004.09484), section 3.3: a U-Net learns to mark damage on
-synthetic scans, by weighted cross-entropy and the focal loss, then on some that were labelled by hand.
+Wan et al., "Bringing Old Photos Back to Life", 2020 (arXiv 2004.09484), section 4.1: a U-Net learns to mark damage on
+synthetic scans, by the focal loss, then on some that were labelled by hand.
 
 Differs from the paper: cross-entropy and Dice (Milletari et al. 2016, arXiv 1606.04797, equation 3), which needs no
 weight for how rare damage is; ten families of damage drawn anew each time in place of a collection of textures; no
