@@ -80,6 +80,7 @@ def test_held_out_scans_stay_the_same(config, kind):
     for one, two in zip(once, again, strict=True):
         np.testing.assert_array_equal(one.image, two.image)
         assert one.image.shape == (64, 64, 3)
+        assert (one.image != np.rint(255 * one.faded) / np.float32(255)).any() == (kind != "clean")
         assert bool(one.mask.any()) == (kind in ("lines", "areas", "unseen"))
         assert (np.abs(one.faded - one.original).max() > 0.01) == (kind == "faded")
 
