@@ -98,7 +98,7 @@ def huge() -> None:
         ("photo.png --scale x", "scale"),
         ("photo.png --size 5x5", "size 5x5 is out of reach for 15x10"),
         ("photo.png --size 40", "expected WxH"),
-        ("photo.png --realism 0.5", "bicubic is none, take srgan or esrgan"),
+        ("photo.png --realism 0.5", "bicubic is none, take srgan, esrgan"),
         ("photo.png --kernel cubic", "bicubic"),
         ("photo.png --evidence photo.png", "photo.png"),
         ("photo.png --evidence out.png", "out.png"),

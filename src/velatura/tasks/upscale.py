@@ -71,6 +71,28 @@ def _calibration(model: str | Path) -> Calibration:
     return CALIBRATIONS.get(str(model), CALIBRATIONS[MODEL])
 
 
+def _pair(model: str | Path) -> tuple[str, str]:
+    """Name the faithful and the inventing model of one architecture, whichever of them is given."""
+    for sharp, faithful in FAITHFUL.items():
+        if model in (sharp, faithful):
+            return faithful, sharp
+    raise InputError(f"realism lies between two models; {model} has no counterpart, take {', '.join(FAITHFUL)}")
+
+
+def _taking_part(model: str | Path, realism: float | None) -> tuple[str | Path, ...]:
+    """Name the models whose weights are used."""
+    if realism is None:
+        return (model,)
+    faithful, sharp = _pair(model)
+    return tuple(name for name, share in ((faithful, 1 - realism), (sharp, realism)) if share)
+
+
+def _label(models: tuple[str | Path, ...], realism: float | None) -> str:
+    """Say what did the work."""
+    names = "+".join(Path(model).stem for model in models)
+    return names if len(models) == 1 else f"{names}@{realism:g}"
+
+
 def _is_file(model: str) -> bool:
     """Tell a path from a name of the catalog."""
     path = Path(model)
@@ -191,7 +213,7 @@ class Upscale(Task):
         """Read the networks that the options need; which one a size needs, the image decides."""
         if self._kernel is not None:
             if params.realism is not None:
-                raise InputError(f"realism lies between two networks; {self._model} is none, take srgan or esrgan")
+                raise InputError(f"realism lies between networks; {self._model} is none, take {', '.join(FAITHFUL)}")
         elif params.size is not None and params.realism is None and self._model_for(SMALLEST, None) != self._model:
             from velatura.device import resolve_device
 
@@ -237,11 +259,7 @@ class Upscale(Task):
         if realism is None:
             network = load_upscaler(model, device)
         else:
-            # Between the faithful and the inventing model of one architecture, whichever of them was named.
-            sharp = next((sharp for sharp, faithful in FAITHFUL.items() if model in (sharp, faithful)), None)
-            if sharp is None:
-                raise InputError(f"realism lies between two models; {model} has no counterpart, take srgan or esrgan")
-            network, other = load_upscaler(FAITHFUL[sharp], device), load_upscaler(sharp, device)
+            network, other = (load_upscaler(one, device) for one in _pair(model))
             for parameter, goal in zip(network.parameters(), other.parameters(), strict=True):
                 parameter.lerp_(goal, realism)
         return for_inference(network, half_precision(device)) if takes_rows(network) else network
@@ -249,7 +267,9 @@ class Upscale(Task):
     def _exported(self, realism: float | None) -> ExportedUpscaler:
         """Read a network that was exported; it runs without torch."""
         if realism is not None:
-            raise InputError("realism lies between two networks, and an exported file holds one; name srgan or esrgan")
+            raise InputError(
+                f"realism lies between two networks, and an exported file holds one; name {', '.join(FAITHFUL)}"
+            )
         if self._device not in ("auto", "cpu"):
             raise InputError(f"exported networks run on the CPU, not on {self._device!r}; leave out --device")
         return ExportedUpscaler(self._model)
@@ -260,16 +280,21 @@ class Upscale(Task):
         size = params.target(picture.height, picture.width)
         small = picture.height, picture.width
         model = self._model_for(max(size[0] / small[0], size[1] / small[1]), params.realism)
+        models = _taking_part(model, params.realism)
+        # Networks of others that enlarge by 1 take away noise, and the like.
+        unchanged = size == small and (self._kernel is not None or self._network(model, params.realism).scale != 1)
         seen = _seen(picture) if self._kernel is None or params.consistent else picture
-        if self._kernel is not None:
+        if unchanged:
+            colours = (_floats(picture.pixels, picture.white, *rows) for rows in _strips(size[0]))
+        elif self._kernel is not None:
             colours = _by_kernel(picture, size, self._kernel)
         else:
             colours = _by_network(self._network(model, params.realism), seen, size, self._memory)
-        if params.consistent:
+        if params.consistent and not unchanged:
             colours = _projected(RowBuffer(colours), seen, Shrinking(size, small, params.kernel))
         evidence = np.empty(small if params.evidence else (0, 0), np.uint8)
         if params.evidence:
-            colours = _witnessed(RowBuffer(colours), small, size, _calibration(model), evidence)
+            colours = _witnessed(RowBuffer(colours), small, size, models, evidence)
         return Bands(
             like=picture,
             height=size[0],
@@ -277,7 +302,7 @@ class Upscale(Task):
             rows=_written(colours, _opacity(picture, size), picture, size[0], progress),
             channels=picture.channels,
             alpha=picture.alpha is not None,
-            made_by=Path(model).stem if self._kernel is None else None,
+            made_by=_label(models, params.realism) if self._kernel is None and not unchanged else None,
             maps={"evidence": lambda: _map_bands(evidence, size)} if params.evidence else {},
         )
 
@@ -462,7 +487,7 @@ def _projected(colours: RowBuffer, picture: Picture, shrinking: Shrinking) -> It
 
 
 def _witnessed(
-    colours: RowBuffer, small: tuple[int, int], size: tuple[int, int], calibration: Calibration, found: np.ndarray
+    colours: RowBuffer, small: tuple[int, int], size: tuple[int, int], models: tuple[str | Path, ...], found: np.ndarray
 ) -> Iterator[np.ndarray]:
     """Pass rows on, and write into ``found`` how much of their detail is not determined by the photograph."""
     cells = RowResize(size, small, "area")
@@ -473,7 +498,8 @@ def _witnessed(
         first, last = min(start, needed[0]), max(stop, needed[1])
         window = colours.window(first, last)
         luma = window @ _luma_weights(window.shape[-1])
-        share = calibration.share(variance_within(cells, luma, first, around))
+        variance = variance_within(cells, luma, first, around)
+        share = np.maximum.reduce([_calibration(model).share(variance) for model in models])
         found[top:bottom] = np.rint(255 * share[top - around[0] : bottom - around[0]])
         yield window[start - first : stop - first]
 
