@@ -26,14 +26,14 @@ ABLATIONS: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 def ablation(recipe: str, folder: Path, *, settings: Sequence[str] = (), **options: Any) -> list[Path]:
-    """Train the variants of a recipe that are not there yet.
+    """Train the variants of a recipe, as far as they are not trained yet.
 
     Parameters
     ----------
     recipe : str
         A key of `ABLATIONS`.
     folder : Path
-        Gets a run and a file of weights for each variant; runs go on from their last checkpoint.
+        Gets a run and a file of weights for each variant; runs go on from their last checkpoint, if ``steps`` says so.
     settings : sequence of str
         ``key=value``, for every variant; what a variant is about comes on top.
     **options
@@ -54,8 +54,8 @@ def ablation(recipe: str, folder: Path, *, settings: Sequence[str] = (), **optio
     files = []
     for name, own in ABLATIONS[recipe].items():
         run, file = folder / name, folder / f"{name}.safetensors"
-        if not file.is_file():
-            recipes.run(recipe, run, settings=[*settings, *own], resume=True, **options)
+        last = recipes.run(recipe, run, settings=[*settings, *own], resume=True, **options)
+        if not file.is_file() or file.stat().st_mtime < last.stat().st_mtime:
             export.export_run(run, file, metrics=recipes.evaluate(run))
         files.append(file)
     return files
