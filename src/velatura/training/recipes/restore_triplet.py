@@ -451,7 +451,7 @@ def latent_distance(first: Tensor, second: Tensor) -> float:
 
     Examples
     --------
-    >>> one, other, away = torch.randn(3, 40, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    >>> one, other, away = torch.randn(3, 80, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     >>> latent_distance(one, other) < 0.1 < latent_distance(one, away + 1)
     True
     """
