@@ -97,7 +97,7 @@ def evaluate(
             model or (MODEL,), data, scale=scale, reference=reference, faces=faces, worn=worn, sheet=sheet
         )
     elif reference is not None:
-        raise InputError(f"--reference belongs to evaluate upscale and fidelity; evaluate {task} has originals of its own")
+        raise InputError(f"--reference belongs to evaluate upscale and fidelity; {task} has originals of its own")
     elif task == "inpaint":
         from velatura.cli.common import progress_bar
         from velatura.cli.evaluate_inpaint import evaluate_inpaint

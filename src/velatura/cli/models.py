@@ -70,7 +70,8 @@ def show(name: str, /, *, json: Json = False) -> None:
         table.add_row("saw", f"{images.count:,} images of {images.set}: {images.terms}")
     table.add_row("commerce", f"{'yes' if card.commercial_use else 'no'}: {card.commercial_use_reason}")
     table.add_row("licence", f"{card.weights_licence} (of the weights; the code is Apache-2.0)")
-    table.add_row("recipe", f"{card.recipe}, commit {card.commit[:10]}{', with changes' * card.commit.endswith('-dirty')}")
+    changed = ", with changes" if card.commit.endswith("-dirty") else ""
+    table.add_row("recipe", f"{card.recipe}, commit {card.commit[:10]}{changed}")
     table.add_row("paper", card.paper)
     table.add_row("protocol", card.protocol)
     for score in card.scores:
