@@ -2,7 +2,7 @@ import pytest
 from safetensors import safe_open
 
 from velatura.errors import InputError
-from velatura.training.ablation import ABLATIONS, ablation
+from velatura.training.ablation import ablation
 
 SMALL = [
     *("steps=1", "log_every=1", "threads=1", "batch_size=2", "patch=16", "warmup=0", "precision=32-true"),

@@ -19,7 +19,7 @@ def train(
     output: Annotated[Path, Parameter(name=["--output", "-o"], metavar="RUN", help="Folder of the run.")],
     config: Annotated[
         Path | None,
-        Parameter(metavar="FILE", help="TOML of settings, or one of the package: srgan_paper, srresnet_x2..."),
+        Parameter(metavar="FILE", help="TOML of settings, or a name: srgan_paper, srresnet_x2..."),
     ] = None,
     set: Annotated[
         tuple[str, ...], Parameter(negative="", metavar="KEY=VALUE", help="One setting; may be repeated.")
