@@ -711,3 +711,11 @@ def test_the_same_size_is_the_same_photograph(files, photo, kind):
     np.testing.assert_array_equal(result.image, photo)
     assert result.made_by is None
     assert not result.maps["evidence"].pixels.any()
+
+
+def test_nothing_is_supposed_where_nobody_looks(files, photo):
+    alpha = np.full(photo.shape[:2], 255, np.uint8)
+    alpha[:, :25] = 0
+    seen = Upscale(files["srresnet"])(np.dstack([photo, alpha]), evidence=True).maps["evidence"].pixels
+    assert not seen[:, :96].any()
+    assert seen[:, 104:].any()

@@ -303,7 +303,7 @@ class Upscale(Task):
             channels=picture.channels,
             alpha=picture.alpha is not None,
             made_by=_label(models, params.realism) if self._kernel is None and not unchanged else None,
-            maps={"evidence": lambda: _map_bands(evidence, size)} if params.evidence else {},
+            maps={"evidence": lambda: _map_bands(_as_seen(evidence, picture.alpha), size)} if params.evidence else {},
         )
 
     def __call__(self, image: ImageLike, *, progress: Progress | None = None, **params: Any) -> Result:
@@ -511,6 +511,11 @@ def _first(pixel: int, small: int, large: int) -> int:
 
 def _luma_weights(channels: int) -> np.ndarray:
     return np.ones(1, np.float32) if channels == 1 else np.array(LUMA, np.float32)
+
+
+def _as_seen(found: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
+    """Leave out what nobody sees."""
+    return found if alpha is None else np.where(alpha > 0, found, np.uint8(0))
 
 
 def _map_bands(found: np.ndarray, size: tuple[int, int]) -> Bands:
