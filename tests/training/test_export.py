@@ -50,3 +50,10 @@ def test_outside_of_its_own_checkout_the_commit_is_unknown(tmp_path):
     command = [sys.executable, "-c", code]
     printed = subprocess.run(command, cwd=tmp_path / "lib", check=True, capture_output=True, text=True).stdout
     assert printed.strip() == "unknown"
+
+
+def test_shipped_weights_name_no_folder():
+    for card in catalog.cards():
+        with safe_open(Path(catalog.__file__).with_name("weights") / card.file, "pt") as opened:
+            settings = json.loads(opened.metadata()["recipe"])["settings"]
+        assert not [value for value in settings.values() if isinstance(value, str) and "/" in value], card.name

@@ -53,12 +53,8 @@ def export_run(
         weights = checkpoint.load(found)[0][network]
     settings = recipe.config.model_dump()
     # Where the data lay and how many threads there were is the machine's, not the model's.
-    recipe_settings = {
-        k: v for k, v in settings.items() if k not in {"data", "photographs", "pretrained", "scenes", "threads"}
-    }
-    for name in ("start", "features", "generator", "vae_old", "vae_clean"):
-        if recipe_settings.get(name):
-            recipe_settings[name] = Path(recipe_settings[name]).name
+    machine = {"data", "photographs", "pretrained", "scenes", "threads"}
+    recipe_settings = {k: _without_folder(v) for k, v in settings.items() if k not in machine}
     header = {
         "architecture": architecture,
         "arguments": arguments,
@@ -88,3 +84,8 @@ def export_weights(weights: dict[str, Tensor], path: Path, header: dict[str, Any
     partial = path.with_name(f".{path.name}.partial")
     save_file(converted, partial, metadata=metadata)
     partial.replace(path)
+
+
+def _without_folder(value: Any) -> Any:
+    """Keep of a path its last part: where a file lay is the machine's, too."""
+    return Path(value).name if isinstance(value, str) else value
