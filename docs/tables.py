@@ -38,7 +38,7 @@ def measured(name: str) -> dict[str, Any] | None:
 
 def options(task: str) -> str:
     """Make the table of an application's options."""
-    module = importlib.import_module(f"velatura.tasks.{task}")
+    module = importlib.import_module("velatura.pipeline" if task == "pipeline" else f"velatura.tasks.{task}")
     return schema.options_table(getattr(module, task.title()))
 
 

@@ -55,3 +55,14 @@ def test_inpaint(tmp_path: Path):
     assert "the same by box and by transparency: True True" in said
     assert "refused: mask is 300x100" in said
     assert (tmp_path / "velatura-example" / "inpainted.png").is_file()
+
+
+def test_pipeline(tmp_path: Path):
+    said = run("pipeline.py", tmp_path)
+    assert "(160, 160, 3), uint8" in said
+    assert "the same: True" in said
+    assert "100 %: step 2 of 2, upscaling" in said
+    assert "refused: step 2 (upscale): option 'scale'" in said
+    folder = tmp_path / "velatura-example"
+    assert Image.open(folder / "large.tif").size == Image.open(folder / "two-steps.png").size == (160, 160)
+    run("pipeline.py", tmp_path)  # a second time

@@ -21,6 +21,7 @@ _HOMES = {
     "InputError": "velatura.errors",
     "MachineError": "velatura.errors",
     "ModelError": "velatura.errors",
+    "Pipeline": "velatura.pipeline",
     "Result": "velatura.task",
     "VelaturaError": "velatura.errors",
 }
@@ -32,6 +33,7 @@ __all__ = [
     "InputError",
     "MachineError",
     "ModelError",
+    "Pipeline",
     "Result",
     "Upscale",
     "VelaturaError",
@@ -43,6 +45,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from velatura.errors import Cancelled, InputError, MachineError, ModelError, VelaturaError
+    from velatura.pipeline import Pipeline
     from velatura.task import Result
     from velatura.tasks.blend import Blend, blend
     from velatura.tasks.inpaint import Inpaint, inpaint

@@ -75,6 +75,9 @@ app = App(
 app.command("velatura.cli.blend:blend", name="blend", group=_IMAGES, help="Put a piece of one photograph into another.")
 app.command("velatura.cli.upscale:upscale", name="upscale", group=_IMAGES, help="Enlarge a photograph.")
 app.command("velatura.cli.inpaint:inpaint", name="inpaint", group=_IMAGES, help="Fill holes in a photograph.")
+app.command(
+    "velatura.cli.pipeline:pipeline", name="pipeline", group=_IMAGES, help="Run several of these, one after the other."
+)
 app.command("velatura.cli.train:train", name="train", group=_MODELS, help="Train a model from a recipe.")
 app.command("velatura.cli.evaluate:evaluate", name="evaluate", group=_MODELS, help="Measure a model on your images.")
 app.command("velatura.cli.models:models", name="models", group=_MODELS, help="List, show, verify, export the models.")

@@ -130,6 +130,7 @@ def image_command(
     *,
     examples: str,
     by_flag: Collection[str] = (),
+    has_model: bool = True,
     instead: Callable[[WorkSpec, Sequence[str | None], Path, ImageOptions], int | None] | None = None,
 ) -> App:
     """Make the command of an application.
@@ -141,6 +142,8 @@ def image_command(
         One command per line, for ``--help``.
     by_flag : collection of str, optional
         Names of inputs that are given by a flag instead of by position.
+    has_model : bool, optional
+        Whether there is a ``--model``.
     instead : callable, optional
         Is asked first, for inputs that are no images; gives the exit code, or None if they are images.
 
@@ -165,7 +168,7 @@ def image_command(
             _keyword("out", str, out, inspect.Parameter.empty),
             *(_option(name, field) for name, field in fields.items() if name not in beside),
             *(_map(output) for output in task.outputs),
-            _keyword("model", str | None, model),
+            *([_keyword("model", str | None, model)] if has_model else []),
             _keyword("shared", ImageOptions, Parameter(name="*"), ImageOptions()),
         ]
     )
@@ -245,6 +248,8 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     """
     kind = schema.without_none(field.annotation)
     is_switch, is_word = kind is bool, bool(schema.choices(field))
+    extra = field.json_schema_extra
+    token = tuple[str, ...] if isinstance(extra, dict) and extra.get("repeated") else str
     usual, values = schema.default(field), "" if is_word else schema.limits(field)
     notes = [note for note in (values, f"default: {usual}" if usual else "") if note]
     text = _sentence(field.description or "") + (f" [{'; '.join(notes)}]" if notes else "")
@@ -252,10 +257,11 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
         group=_TASK,
         help=text,
         show_default=False,
+        negative=None if is_switch else (),
         metavar=None if is_switch or is_word else "VALUE",
         allow_leading_hyphen=not (is_switch or is_word),
     )
-    return _keyword(name, (kind if is_switch or is_word else str) | None, parameter)
+    return _keyword(name, (kind if is_switch or is_word else token) | None, parameter)
 
 
 def _sentence(text: str) -> str:

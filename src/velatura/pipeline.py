@@ -1,0 +1,524 @@
+"""Several applications in a row, in memory: restore, then upscale, then stylize.
+
+What one step makes is the next one's photograph, as if it had been written to a file of the same depth and read again;
+only the last step's rows are streamed. All steps, their files and the sizes that they give are checked before the first
+one begins.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from pydantic import BeforeValidator, Field
+
+from velatura import tasks
+from velatura.errors import Cancelled, InputError, VelaturaError
+from velatura.image import Picture, check_output, probe, rescaled
+from velatura.ops.resize import RowResize
+from velatura.task import (
+    Bands,
+    ImageLike,
+    Input,
+    Output,
+    Params,
+    Progress,
+    Result,
+    SaveOptions,
+    Task,
+    check_files,
+    parse_params,
+)
+from velatura.tiling import DEFAULT_MEMORY_MIB
+
+__all__ = ["Pipeline", "PipelineParams", "Step", "applications"]
+
+UNITS = 1000  # of progress: what every step counts
+STRIP = 64  # rows of the sheet that are made at a time
+PAPER, INK = 1.0, 0.2  # of the sheet
+SMALLEST = 8  # px: type that can still be read
+
+
+# --- what is asked for ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One application and what is asked of it.
+
+    Attributes
+    ----------
+    application : str
+        Its name, as on the command line.
+    options : mapping of str to Any
+        Fields of the application's ``Params``; ``model`` for its ``from_pretrained``; and by their names the other
+        images that it reads.
+
+    Examples
+    --------
+    >>> Step.parse("upscale:scale=2,model=bicubic")
+    Step(application='upscale', options={'scale': '2', 'model': 'bicubic'})
+    >>> Step.parse("blend:source=boat.png,at=40,25").options["at"]
+    '40,25'
+    """
+
+    application: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``NAME`` or ``NAME:option=value,option=value``; a part without ``=`` belongs to the value before it.
+
+        Raises
+        ------
+        ValueError
+            The first option has no ``=``, or an option is given twice.
+        """
+        name, _, rest = text.partition(":")
+        options: dict[str, str] = {}
+        key = ""
+        for part in rest.split(",") if rest else ():
+            word, found, value = part.partition("=")
+            if found:
+                key = word.strip().replace("-", "_")
+                if key in options:
+                    raise ValueError(f"{word.strip()} is given twice")
+                options[key] = value
+            elif key:
+                options[key] += f",{part}"
+            else:
+                raise ValueError("expected NAME or NAME:option=value,option=value")
+        return cls(name.strip(), options)
+
+    def __str__(self) -> str:
+        options = " ".join(
+            f"{key}={value}" for key, value in self.options.items() if isinstance(value, str | int | float)
+        )
+        return f"{self.application} {options}".rstrip()
+
+
+def _step(value: Any) -> Any:
+    return Step.parse(value) if isinstance(value, str) else value
+
+
+class PipelineParams(Params):
+    """Options of `Pipeline`."""
+
+    step: tuple[Annotated[Step, BeforeValidator(_step)], ...] = Field(
+        (),
+        description="an application and its options, NAME:option=value,option=value; once for each step, in order",
+        json_schema_extra={"repeated": True},
+    )
+    compare: bool = Field(False, description="sheet of the image, enlarged to the result's size, beside the result")
+
+
+def applications() -> dict[str, type[Task]]:
+    """Give the applications that a step can be, by name: those that are there and change one image."""
+    return {name: kind for name in _modules() if (kind := _application(name)) is not None}
+
+
+def _modules() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(tasks.__path__)]
+
+
+def _application(name: str) -> type[Task] | None:
+    """Find the task of a name; None where it changes no image."""
+    module = importlib.import_module(f"{tasks.__name__}.{name}")
+    for public in module.__all__:
+        kind = getattr(module, public)
+        if isinstance(kind, type) and issubclass(kind, Task) and any(one.leading for one in kind.inputs):
+            return kind
+    return None
+
+
+# --- a step that was checked ------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class _Resizing(Protocol):
+    """Options that give the result another size than the image."""
+
+    def target(self, height: int, width: int) -> tuple[int, int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """One step with its task, its options and its other images."""
+
+    number: int
+    step: Step
+    kind: type[Task]
+    params: Params
+    model: Any
+    others: Mapping[str, ImageLike]
+
+    @classmethod
+    def of(cls, number: int, step: Step) -> Self:
+        """Check a step without loading anything."""
+        kind = _application(step.application) if step.application in _modules() else None
+        if kind is None:
+            known = ", ".join(applications())
+            raise InputError(f"step {number}: there is no application {step.application!r} here; there are {known}")
+        with _named(number, step.application):
+            inputs = {one.name: one for one in kind.inputs if not one.leading}
+            others = {name: value for name, value in step.options.items() if name in inputs}
+            for one in inputs.values():
+                if one.required and one.name not in others:
+                    raise InputError(f"needs {one.name} ({one.help}); give {step.application}:{one.name}=FILE")
+            given = {name: value for name, value in step.options.items() if name not in inputs and name != "model"}
+            for output in kind.outputs:
+                if output.name in given:
+                    raise InputError(
+                        f"{output.name} is a picture beside the result, and a pipeline keeps only the result; "
+                        f"run velatura {step.application} for it"
+                    )
+            params = parse_params(kind.Params, given)
+        return cls(number, step, kind, params, step.options.get("model"), others)
+
+    @property
+    def files(self) -> list[Path]:
+        """The other images that are files."""
+        return [Path(value) for value in self.others.values() if isinstance(value, str | Path)]
+
+    def named(self) -> Any:
+        """Name the step in errors."""
+        return _named(self.number, self.step.application)
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Give the size of the result, from that of the image."""
+        return self.params.target(height, width) if isinstance(self.params, _Resizing) else (height, width)
+
+    def bands(self, task: Task, picture: Picture, progress: Progress) -> Bands:
+        """Do the work on an image."""
+        values = (picture if one.leading else self.others.get(one.name) for one in self.kind.inputs)
+        return task.bands(task.open(tuple(values), max_megapixels=task.max_megapixels), self.params, progress)
+
+
+@contextmanager
+def _named(number: int, application: str) -> Iterator[None]:
+    """Begin errors with the step that they come from."""
+    try:
+        yield
+    except Cancelled:
+        raise
+    except VelaturaError as error:
+        raise type(error)(f"step {number} ({application}): {error}") from error
+
+
+class _Share:
+    """A step's part of the progress; it never goes back, though a step may count several things one after another."""
+
+    def __init__(self, progress: Progress, index: int, count: int, label: str) -> None:
+        self._progress, self._index, self._count, self._label = progress, index, count, label
+        self._reached = 0
+
+    def __call__(self, done: int, total: int, stage: str) -> None:
+        self._reached = max(self._reached, UNITS * done // max(total, 1))
+        words = f"step {self._index + 1} of {self._count}, {stage or self._label}"
+        self._progress(UNITS * self._index + self._reached, UNITS * self._count, words)
+
+
+# --- the pipeline -----------------------------------------------------------------------------------------------------
+
+
+class Pipeline(Task):
+    """Run several applications on IMAGE, one after the other.
+
+    Parameters
+    ----------
+    steps : sequence of str or Step
+        In their order; ``"upscale:scale=2,model=bicubic"`` is `Step.parse` of it. Python values need a `Step`.
+    device : str
+        Where networks run.
+    memory : float
+        MiB at most for the work of a step. What lies between two steps is held whole on top of it.
+
+    Notes
+    -----
+    Two steps give what two commands give that are run one after the other through a lossless file of the same depth.
+    Depth, alpha, profile and metadata are the image's, as far as the applications keep them.
+
+    What lies between two steps may have ``max_megapixels`` at most, as if it were read from a file.
+
+    Examples
+    --------
+    >>> photo = np.full((6, 8, 3), 128, np.uint8)
+    >>> wide = Step("upscale", {"size": (48, None), "model": "lanczos"})
+    >>> pipeline = Pipeline(["upscale:scale=2,model=bicubic", wide])
+    >>> pipeline(photo).image.shape
+    (36, 48, 3)
+    """
+
+    name = "pipeline"
+    Params = PipelineParams
+    inputs = (Input("image", "the photograph to work on", leading=True),)
+    outputs = (Output("compare", "the image, enlarged to the result's size, beside the result: a before/after sheet"),)
+
+    def __init__(
+        self,
+        steps: Sequence[str | Step] = (),
+        *,
+        device: str = "auto",
+        memory: float = DEFAULT_MEMORY_MIB,
+    ) -> None:
+        self.steps = parse_params(PipelineParams, {"step": tuple(steps)}).step
+        self._device, self._memory = device, memory
+        self._tasks: dict[tuple[str, str | None], Task] = {}
+        _stages(self.steps)
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path | None = None, *, device: str = "auto", memory: float = DEFAULT_MEMORY_MIB
+    ) -> Self:
+        """Make a pipeline whose steps come with each call; its models are those of the steps."""
+        if name_or_path is not None:
+            raise InputError("a pipeline has no model of its own; name it in a step, as in upscale:model=bicubic")
+        return cls(device=device, memory=memory)
+
+    @staticmethod
+    def check(params: PipelineParams) -> None:
+        """Refuse wrong steps without loading anything.
+
+        Raises
+        ------
+        InputError
+            No step, an unknown application or option, an image that is missing; it names the step.
+        """
+        if not params.step:
+            raise InputError("a pipeline needs steps; give --step upscale:scale=2, once for each")
+        _stages(params.step)
+
+    def prepare(self, params: PipelineParams) -> None:
+        """Check all steps and load what they need."""
+        for stage in self._asked(params):
+            with stage.named():
+                self._task(stage).prepare(stage.params)
+
+    def bands(self, images: tuple[Any, ...], params: PipelineParams, progress: Progress) -> Bands:
+        """Check the sizes, do all steps but the last, and hand out the last one's rows."""
+        picture: Picture = images[0]
+        stages = self._asked(params)
+        self._sizes(stages, picture, params)
+        now, makers, made = picture, [], None
+        for index, stage in enumerate(stages):
+            share = _Share(progress, index, len(stages), stage.step.application)
+            with stage.named():
+                made = stage.bands(self._task(stage), now, share)
+                makers += [made.made_by] if made.made_by else []
+                # The step before lives on in `made` alone, until its rows are gathered.
+                now = made.gather() if index < len(stages) - 1 else now
+            share(1, 1, stage.step.application)
+        assert made is not None
+        made_by = ", then ".join(makers) or None
+        made = replace(made, rows=_rows(made.rows, stages[-1]), made_by=made_by, maps={}, extras={})
+        return _compared(made, picture, stages) if params.compare else made
+
+    def write(
+        self,
+        values: tuple[ImageLike | None, ...],
+        out: str | Path,
+        params: PipelineParams,
+        save: SaveOptions | None = None,
+        *,
+        maps: Mapping[str, str | Path] | None = None,
+        max_megapixels: float | None = None,
+        progress: Progress | None = None,
+    ) -> Bands:
+        """Do the work of `to_file`; what the outputs will be is checked before the first step."""
+        save, maps = save or SaveOptions(), maps or {}
+        check_files(values, out, save, maps)
+        stages = self._asked(params)
+        files = [file for stage in stages for file in stage.files]
+        check_files(files, out, save, maps)
+        images = self.open(values, max_megapixels=self.max_megapixels if max_megapixels is None else max_megapixels)
+        size = self._sizes(stages, images[0], params)[-1]
+        whole = ((out, size, save.format), *((path, _Layout(*size).size, None) for path in maps.values()))
+        for path, (height, width), format in whole:
+            check_output(path, overwrite=save.overwrite, height=height, width=width, format=format, bits=images[0].bits)
+        return super().write(images, out, params, save, maps=maps, progress=progress)
+
+    def __call__(self, image: ImageLike, *, compare: bool = False, progress: Progress | None = None) -> Result:
+        """Run the steps on ``image``.
+
+        Parameters
+        ----------
+        image : image
+            (H, W[, C]) or a path; grey, RGB, with alpha; 8 or 16 bit, or float in [0, 1].
+        compare : bool
+            Make a before/after sheet too: ``maps["compare"]``.
+        progress : callable, optional
+            ``progress(done, total, stage)`` over all steps.
+
+        Returns
+        -------
+        Result
+
+        Raises
+        ------
+        InputError
+            A step refuses the image or what is asked of it; the message names the step.
+        """
+        return self.run((image,), {"step": self.steps, "compare": compare}, progress)
+
+    def _asked(self, params: PipelineParams) -> list[_Stage]:
+        """Give the steps of a call, or the pipeline's own."""
+        steps = params.step or self.steps
+        self.check(params.model_copy(update={"step": steps}))
+        return _stages(steps)
+
+    def _task(self, stage: _Stage) -> Task:
+        """Give the task of a step; steps of the same application and model share it."""
+        key = stage.step.application, None if stage.model is None else str(stage.model)
+        if key not in self._tasks:
+            self._tasks[key] = stage.kind.from_pretrained(stage.model, device=self._device, memory=self._memory)
+        task = self._tasks[key]
+        task.max_megapixels = self.max_megapixels
+        return task
+
+    def _sizes(self, stages: list[_Stage], picture: Picture, params: PipelineParams) -> list[tuple[int, int]]:
+        """Give the size after every step; refuse what is too large to be held."""
+        sizes, size = [], (picture.height, picture.width)
+        for stage in stages:
+            with stage.named():
+                size = stage.size(*size)
+                megapixels, last = size[0] * size[1] / 1e6, stage is stages[-1]
+                if megapixels > self.max_megapixels and (params.compare or not last):
+                    reason = "the sheet" if last else "the next step"
+                    raise InputError(
+                        f"makes {size[1]} x {size[0]}, {megapixels:.0f} megapixels, to be held for {reason}; the limit "
+                        f"is {self.max_megapixels:g}, --max-megapixels raises it"
+                    )
+            sizes.append(size)
+        return sizes
+
+
+def _stages(steps: Sequence[Step]) -> list[_Stage]:
+    """Check all steps, and that the files that they read are images."""
+    stages = [_Stage.of(number, step) for number, step in enumerate(steps, start=1)]
+    for stage in stages:
+        with stage.named():
+            for file in stage.files:
+                if not file.exists():
+                    raise InputError(f"{file}: no such file; check the name and the folder")
+                probe(file, max_megapixels=float("inf"))  # the task has a limit of its own
+    return stages
+
+
+def _rows(rows: Iterator[np.ndarray], stage: _Stage) -> Iterator[np.ndarray]:
+    with stage.named():
+        yield from rows
+
+
+# --- before and after -------------------------------------------------------------------------------------------------
+
+
+def _compared(made: Bands, before: Picture, stages: list[_Stage]) -> Bands:
+    """Keep the rows as they pass by, for the sheet."""
+    depth = made.channels + made.alpha
+    whole = np.empty((made.height, made.width, depth), made.like.pixels.dtype)
+
+    def passing() -> Iterator[np.ndarray]:
+        top = 0
+        for band in made.rows:
+            whole[top : top + len(band)] = band
+            top += len(band)
+            yield band
+
+    def sheet() -> Bands:
+        after = made.like.replace(
+            pixels=whole[..., : made.channels], alpha=whole[..., -1] if made.alpha else None, exif=None, xmp=None
+        )
+        larger = ", enlarged" if (before.height, before.width) != whole.shape[:2] else ""
+        words = f"before: {before.width} x {before.height}{larger}", f"after: {', '.join(str(s.step) for s in stages)}"
+        return _sheet(before, after, words, made.made_by)
+
+    return replace(made, rows=passing(), maps={"compare": sheet})
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where things lie on a sheet of two pictures of one size, in pixels."""
+
+    height: int
+    width: int
+
+    @property
+    def text(self) -> int:
+        """Height of the type."""
+        return int(np.clip(min(self.height, self.width) // 20, 12, 48))
+
+    @property
+    def gap(self) -> int:
+        """Width of the margins."""
+        return self.text // 2
+
+    @property
+    def head(self) -> int:
+        """Height of the strip with the labels."""
+        return self.text + 2 * self.gap
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the sheet."""
+        return self.head + self.height + self.gap, 2 * self.width + 3 * self.gap
+
+    @property
+    def columns(self) -> tuple[slice, slice]:
+        """Where the two pictures lie in a row."""
+        return tuple(slice(left, left + self.width) for left in (self.gap, 2 * self.gap + self.width))  # type: ignore[return-value]
+
+
+def _sheet(before: Picture, after: Picture, words: tuple[str, str], made_by: str | None) -> Bands:
+    """Lay two pictures side by side, the first at the size of the second, each below its label, on white."""
+    layout, dtype = _Layout(after.height, after.width), after.pixels.dtype
+    channels = max(before.channels, after.channels)
+    resized = RowResize((before.height, before.width), (after.height, after.width))
+
+    def paper(height: int) -> np.ndarray:
+        return np.full((height, layout.size[1], channels), PAPER, np.float32)
+
+    def rows() -> Iterator[np.ndarray]:
+        head, font = paper(layout.head), _font(words, layout)
+        for column, label in zip(layout.columns, words, strict=True):
+            head[:, column] = _label(label, font, layout)[..., None]
+        yield rescaled(head, dtype)
+        for top in range(0, after.height, STRIP):
+            bottom = min(top + STRIP, after.height)
+            band, (start, stop) = paper(bottom - top), resized.needs((top, bottom))
+            left, right = layout.columns
+            band[:, left] = resized.rows(_on_paper(before, start, stop), start, (top, bottom)).clip(0, 1)
+            band[:, right] = _on_paper(after, top, bottom)
+            yield rescaled(band, dtype)
+        yield rescaled(paper(layout.gap), dtype)
+
+    return Bands(after, *layout.size, rows(), channels=channels, made_by=made_by)
+
+
+def _on_paper(picture: Picture, start: int, stop: int) -> np.ndarray:
+    """Give rows as floats, what is transparent laid on the paper."""
+    colours = rescaled(picture.pixels[start:stop], np.float32)
+    if picture.alpha is None:
+        return colours
+    opacity = rescaled(picture.alpha[start:stop], np.float32)[..., None]
+    return colours * opacity + np.float32(PAPER) * (1 - opacity)
+
+
+def _font(words: tuple[str, str], layout: _Layout) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Choose the largest type in which both labels fit, or the smallest."""
+    fonts = (ImageFont.load_default(size) for size in range(layout.text, SMALLEST, -1))
+    fitting = (font for font in fonts if max(map(font.getlength, words)) <= layout.width)
+    return next(fitting, ImageFont.load_default(SMALLEST))
+
+
+def _label(words: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, layout: _Layout) -> np.ndarray:
+    """Write words in the middle of a strip: (height, width), 0..1."""
+    strip = Image.new("L", (layout.width, layout.head), round(255 * PAPER))
+    ImageDraw.Draw(strip).text((layout.width / 2, layout.head / 2), words, round(255 * INK), font, anchor="mm")
+    return np.asarray(strip, np.float32) / 255
