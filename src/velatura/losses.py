@@ -4,7 +4,7 @@ Every function gives a scalar Tensor, a mean over images, so that weights do not
 float32 (N, 3, H, W), RGB, 0..1; logits are what a critic gives *before* a sigmoid, of any shape.
 
     pixels        `l1`, `mse`, `charbonnier`
-    features      `content_loss`
+    features      `content_loss`, `StyleLoss` and the `gram_matrix` that it compares
     critics       `adversarial` (SRGAN's and the hinge's forms), `relativistic` (ESRGAN's)
     smoothness    `total_variation`
 """
@@ -12,16 +12,43 @@ float32 (N, 3, H, W), RGB, 0..1; logits are what a critic gives *before* a sigmo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
+from typing import Literal, Protocol
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["adversarial", "charbonnier", "content_loss", "l1", "mse", "relativistic", "total_variation"]
+__all__ = [
+    "FeatureMaps",
+    "StyleLoss",
+    "adversarial",
+    "charbonnier",
+    "content_loss",
+    "gram_matrix",
+    "l1",
+    "mse",
+    "relativistic",
+    "style_grams",
+    "total_variation",
+]
 
 Extractor = Callable[[Tensor, Iterable[str]], dict[str, Tensor]]
 
 EPSILON = 1e-3  # Charbonnier: Lai et al. 2017 (LapSRN, arXiv 1704.03915), section 3.3
+FLOOR = 0.01  # of what a map or a Gram matrix holds: what two images do not differ in is not to be matched exactly
+TINY = 1e-12  # a map of nothing but zeros
+
+
+class FeatureMaps(Protocol):
+    """An extractor whose maps can be brought behind their activation: `velatura.nets.features.Features`, a teacher."""
+
+    def __call__(self, image: Tensor, layers: Iterable[str], /) -> dict[str, Tensor]:
+        """Give the maps of some layers, before activation."""
+        ...
+
+    def activated(self, maps: Mapping[str, Tensor], /) -> dict[str, Tensor]:
+        """Bring them behind it, in the teacher's own scale."""
+        ...
 
 
 def l1(image: Tensor, target: Tensor) -> Tensor:
@@ -82,6 +109,130 @@ def content_loss(features: Extractor, image: Tensor, target: Tensor, weights: Ma
     theirs = features(target.detach(), weights)
     losses = [weight * mse(ours[layer], theirs[layer].detach()) for layer, weight in weights.items()]
     return sum(losses[1:], start=losses[0])
+
+
+def gram_matrix(maps: Tensor) -> Tensor:
+    """Say which channels answer together: ``G_ab = mean over places of phi_a phi_b``.
+
+    Gatys, Ecker, Bethge, "A neural algorithm of artistic style", 2015 (arXiv 1508.06576), equation 3.
+
+    Differs from the paper: a mean over places, not a sum, so that images of two sizes can be compared.
+
+    Parameters
+    ----------
+    maps : Tensor, (N, C, H, W)
+
+    Returns
+    -------
+    Tensor of float32, (N, C, C)
+        Symmetric.
+
+    Examples
+    --------
+    >>> gram_matrix(torch.tensor([[[[1.0, 3.0]], [[0.0, 2.0]]]])).tolist()
+    [[[5.0, 3.0], [3.0, 2.0]]]
+    """
+    with torch.autocast(maps.device.type, enabled=False):
+        flat = maps.float().flatten(2)
+        return flat @ flat.transpose(1, 2) / flat.shape[2]
+
+
+def style_grams(features: FeatureMaps, style: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+    """Give the Gram matrices of a style, of maps behind their activation, (N, C, C) by layer; without gradients."""
+    with torch.no_grad():
+        maps = features.activated(features(style, layers))
+    return {name: gram_matrix(found) for name, found in maps.items()}
+
+
+class StyleLoss:
+    """What a picture has lost of its content and lacks of a style (Gatys et al. 2015, equations 1 and 4).
+
+    ``C(x) = sum_j w_j mean (phi_j(x) - phi_j(c))^2 / var phi_j(c)`` and
+    ``S(x) = sum_i v_i |G_i(x) - G_i(s)|^2 / |G_i(c) - G_i(s)|^2``.
+
+    Differs from the paper: both are in units of the pair's own, per layer: content is 1 where as much is lost as a
+    featureless picture of the same mean would lack, style is 1 for the photograph as it is. So a weight means the same
+    in every layer, for every pair and with every extractor. To the denominators comes `floor` of what is there.
+
+    Parameters
+    ----------
+    features : FeatureMaps
+        Maps are compared behind their activation.
+    content : Tensor of float32, (N, 3, H, W)
+        RGB, 0..1.
+    grams : mapping of str to Tensor
+        Of the style or styles: see `style_grams`; (N or 1, C, C).
+    content_weights : mapping of str to float
+        Layer -> `w_j`.
+    style_weights : mapping of str to float
+        Layer -> `v_i`; they are brought to a sum of 1.
+    floor : float
+
+    Raises
+    ------
+    ValueError
+        No layer is weighed.
+
+    Examples
+    --------
+    >>> from velatura.nets.features import Features
+    >>> net, photo, style = Features().requires_grad_(False), torch.rand(1, 3, 32, 32), torch.rand(1, 3, 48, 32)
+    >>> weights = {"stride1": 1.0, "stride2": 1.0}
+    >>> loss = StyleLoss(net, photo, style_grams(net, style, weights), {"stride4": 1.0}, weights, floor=0)
+    >>> content, lacking = loss(photo)
+    >>> content.tolist(), [round(value, 4) for value in lacking.tolist()]
+    ([0.0], [1.0])
+    """
+
+    def __init__(
+        self,
+        features: FeatureMaps,
+        content: Tensor,
+        grams: Mapping[str, Tensor],
+        content_weights: Mapping[str, float],
+        style_weights: Mapping[str, float],
+        floor: float = FLOOR,
+    ) -> None:
+        if not content_weights or not style_weights:
+            raise ValueError("got no layers; expected a weight for at least one of content and one of style")
+        self.features = features
+        self.content_weights, total = dict(content_weights), sum(style_weights.values())
+        self.style_weights = {name: weight / total for name, weight in style_weights.items()}
+        with torch.no_grad():
+            maps = self._maps(content)
+        self._content = {name: maps[name] for name in content_weights}
+        self._units = {name: _variance(found, floor) for name, found in self._content.items()}
+        self._grams = {name: grams[name] for name in style_weights}
+        self._lacking = {
+            name: _squares(gram_matrix(maps[name]) - gram) + floor * _squares(gram)
+            for name, gram in self._grams.items()
+        }
+
+    def __call__(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Give content and style losses of each image of a batch, (N,)."""
+        maps = self._maps(image)
+        content = [
+            weight * (maps[name] - self._content[name]).float().square().mean((1, 2, 3)) / self._units[name]
+            for name, weight in self.content_weights.items()
+        ]
+        style = [
+            weight * _squares(gram_matrix(maps[name]) - self._grams[name]) / self._lacking[name]
+            for name, weight in self.style_weights.items()
+        ]
+        return torch.stack(content).sum(0), torch.stack(style).sum(0)
+
+    def _maps(self, image: Tensor) -> dict[str, Tensor]:
+        return self.features.activated(self.features(image, {**self.content_weights, **self.style_weights}))
+
+
+def _variance(maps: Tensor, floor: float) -> Tensor:
+    """Mean variance of the channels over places, (N,), and a little of their squares."""
+    maps = maps.float()
+    return maps.var((2, 3), correction=0).mean(1) + floor * maps.square().mean((1, 2, 3)) + TINY
+
+
+def _squares(grams: Tensor) -> Tensor:
+    return grams.square().sum((1, 2)) + TINY
 
 
 def adversarial(logits: Tensor, real: bool, form: Literal["log", "hinge"] = "log", *, critic: bool = True) -> Tensor:
