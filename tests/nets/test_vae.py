@@ -1,3 +1,4 @@
+import numpy as np
 import torch
 
 from velatura.nets.vae import VAE
@@ -32,3 +33,27 @@ def test_every_weight_learns():
     made, posterior = net(torch.rand(2, 3, 64, 64), torch.zeros(2, 1, 64, 64), torch.randn(2, 8))
     (made.square().mean() + posterior.divergence().mean()).backward()
     assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in net.parameters())
+
+
+def test_it_begins_with_principal_components():
+    images = torch.rand(40, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    net = VAE(12, 3, 16, 4, basis=16).eval()
+    net.begin(images)
+    flat = images.flatten(1).numpy()
+    apart = flat - flat.mean(0)
+    nearest = np.linalg.eigh(apart @ apart.T)[1][:, -12:]  # of all projections to twelve numbers it loses least
+    expected = (flat.mean(0) + nearest @ (nearest.T @ apart)).reshape(images.shape).astype(np.float32)
+    made, posterior = net(images, torch.zeros(40, 1, 16, 16))
+    torch.testing.assert_close(made, torch.from_numpy(expected), rtol=0, atol=1e-4)
+    # Latents of the images that it began with are of mean 0 and variance 1, as the prior has them.
+    torch.testing.assert_close(posterior.mean.var(0, correction=0), torch.ones(12), rtol=0, atol=1e-3)
+    assert bool((posterior.log_variance <= 0).all())
+
+
+def test_the_basis_is_enlarged_and_does_not_learn():
+    net = VAE(4, 1, 32, 4, basis=8)
+    net.begin(torch.rand(9, 1, 32, 32))
+    made, _ = net(torch.rand(2, 1, 32, 32), torch.zeros(2, 1, 32, 32))
+    assert made.shape == (2, 1, 32, 32)
+    assert "decoder.basis" in net.state_dict()
+    assert "decoder.basis" not in dict(net.named_parameters())

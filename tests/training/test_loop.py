@@ -102,6 +102,18 @@ def test_the_average_follows_the_generator(unbroken):
     torch.testing.assert_close(parts["average"][name], parts["generator"][name], atol=0.05, rtol=0)
 
 
+def test_a_recipe_begins_once(tmp_path):
+    recipe, begun = Tiny(config(2)), []
+    recipe.begin = lambda: (
+        begun.append("before") or torch.nn.init.ones_(next(recipe.networks["generator"].parameters()))
+    )  # type: ignore[attr-defined]
+    train(recipe, tmp_path, quiet=True)
+    again = Tiny(config(3))
+    again.begin = lambda: begun.append("again")  # type: ignore[attr-defined]
+    train(again, tmp_path, resume=True, quiet=True)
+    assert begun == ["before"]
+
+
 def test_nan_names_step_and_checkpoint(tmp_path):
     with pytest.raises(MachineError, match=r"loss is nan at step 5; last good checkpoint: .*step-0000000[45]"):
         train(Tiny(config(11, checkpoint_minutes=1e-9), nan_at=5), tmp_path, quiet=True)

@@ -55,6 +55,9 @@ class Generator(nn.Module):
     norm : {"pixel", "batch"}
         Of our form. A GAN wants ``batch``: without it all latents soon made one image in two probes of 200 steps, which
         is what the paper has it for (section 3).
+    basis : int
+        Side in pixels of images that are weighted by the latents, summed, enlarged and added to what the convolutions
+        make; 0 = none. They are no weights that learn: `velatura.nets.vae.VAE.begin` sets them.
 
     Raises
     ------
@@ -86,11 +89,15 @@ class Generator(nn.Module):
         form: Form = "residual",
         prior: Literal["normal", "uniform"] = "normal",
         norm: Norm = "pixel",
+        basis: int = 0,
     ) -> None:
         super().__init__()
         _check(size, kernel)
         self.latent, self.channels, self.size, self.prior = latent, channels, size, prior
         self.form = form
+        if basis:
+            self.register_buffer("centre", torch.zeros(channels, basis, basis))
+            self.register_buffer("basis", torch.zeros(latent, channels, basis, basis))
         side = size >> HALVINGS
         if form == "paper":
             widths = [8 * width, 4 * width, 2 * width, width]
@@ -131,7 +138,15 @@ class Generator(nn.Module):
         for narrow, block in zip(self.narrow, self.blocks[1:], strict=True):
             x = functional.interpolate(narrow(x), scale_factor=2, mode="bilinear", align_corners=False)
             x = block(x)
-        return 0.5 + functional.pixel_shuffle(self.leave(_leaky(self.norm(x))), 2).float()
+        return 0.5 + functional.pixel_shuffle(self.leave(_leaky(self.norm(x))), 2).float() + self._linear(z)
+
+    def _linear(self, z: Tensor) -> Tensor | float:
+        """What the basis makes of the latents: (N, channels, size, size)."""
+        if not hasattr(self, "basis"):
+            return 0.0
+        with torch.autocast(z.device.type, enabled=False):
+            small = self.centre + torch.einsum("nl,lchw->nchw", z.float(), self.basis)
+            return functional.interpolate(small, (self.size, self.size), mode="bilinear", align_corners=False)
 
     def draw(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw latents from the prior, on the CPU.

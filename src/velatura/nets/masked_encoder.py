@@ -66,8 +66,9 @@ class MaskedEncoder(nn.Module):
 
     Parameters
     ----------
-    latent, channels, size, width, kernel
-        As of `velatura.nets.dcgan.Generator`, whose latents it tells.
+    latent, channels, size, width, kernel, basis
+        As of `velatura.nets.dcgan.Generator`, whose latents it tells. The basis gives a first guess from the image with
+        the membrane.
 
     Raises
     ------
@@ -86,7 +87,15 @@ class MaskedEncoder(nn.Module):
     (torch.Size([2, 128]), torch.Size([2, 128]))
     """
 
-    def __init__(self, latent: int = 128, channels: int = 3, size: int = 64, width: int = 48, kernel: int = 3) -> None:
+    def __init__(
+        self,
+        latent: int = 128,
+        channels: int = 3,
+        size: int = 64,
+        width: int = 48,
+        kernel: int = 3,
+        basis: int = 0,
+    ) -> None:
         super().__init__()
         if size % 2**HALVINGS or kernel % 2 == 0:
             raise ValueError(f"got size {size}, kernel {kernel}; expected a multiple of {2**HALVINGS}, an odd kernel")
@@ -94,6 +103,9 @@ class MaskedEncoder(nn.Module):
         self.trunk = Trunk(2 * channels + 1, width, kernel, norm="pixel")
         self.squeeze = nn.Conv2d(4 * width, 2 * width, 3, padding=1)
         self.tell = nn.Linear(2 * width * (size >> HALVINGS) ** 2, 2 * latent)
+        if basis:
+            self.register_buffer("centre", torch.zeros(channels, basis, basis))
+            self.register_buffer("basis", torch.zeros(latent, channels, basis, basis))
 
     def forward(self, image: Tensor, mask: Tensor) -> Posterior:
         """Tell the latents.
@@ -115,6 +127,10 @@ class MaskedEncoder(nn.Module):
         x = self.trunk(torch.cat([2 * filled - 1, (2 * image - 1) * known, mask], dim=1))
         x = functional.leaky_relu(self.squeeze(functional.leaky_relu(x, SLOPE)), SLOPE)
         mean, log_variance = self.tell(x.flatten(1)).float().chunk(2, dim=1)
+        if hasattr(self, "basis"):
+            with torch.autocast(image.device.type, enabled=False):
+                small = functional.interpolate(filled, self.centre.shape[1:], mode="area")
+                mean = mean + torch.einsum("nchw,lchw->nl", small - self.centre, self.basis)
         # Smooth limits: a latent that is out of bounds still has a gradient.
         return Posterior(mean, LIMIT * torch.tanh(log_variance / LIMIT))
 

@@ -9,7 +9,9 @@ known pixels leave open (`velatura.nets.masked_encoder`).
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from velatura.nets.dcgan import Generator
 from velatura.nets.masked_encoder import MaskedEncoder, Posterior
@@ -22,7 +24,7 @@ class VAE(nn.Module):
 
     Parameters
     ----------
-    latent, channels, size, width, kernel
+    latent, channels, size, width, kernel, basis
         As of `velatura.nets.dcgan.Generator`, which is the decoder.
 
     Attributes
@@ -47,10 +49,49 @@ class VAE(nn.Module):
     (torch.Size([2, 3, 64, 64]), True)
     """
 
-    def __init__(self, latent: int = 192, channels: int = 3, size: int = 64, width: int = 48, kernel: int = 3) -> None:
+    def __init__(
+        self,
+        latent: int = 192,
+        channels: int = 3,
+        size: int = 64,
+        width: int = 48,
+        kernel: int = 3,
+        basis: int = 0,
+    ) -> None:
         super().__init__()
-        self.encoder = MaskedEncoder(latent, channels, size, width, kernel)
-        self.decoder = Generator(latent, channels, size, width, kernel)
+        self.encoder = MaskedEncoder(latent, channels, size, width, kernel, basis)
+        self.decoder = Generator(latent, channels, size, width, kernel, basis=basis)
+
+    @torch.no_grad()
+    def begin(self, images: Tensor) -> None:
+        """Begin with what matrices can do: latents are principal components of `images`, the convolutions add nothing.
+
+        Parameters
+        ----------
+        images : Tensor of float32, (N, channels, size, size)
+            0..1; more of them than there are latents.
+
+        Notes
+        -----
+        A linear autoencoder with normal latents learns the principal components (Tipping and Bishop 1999,
+        "Probabilistic Principal Component Analysis"), but takes its time. Here they are computed once and stay as they
+        are. The variances begin as that model has them: what is left of an image over what a component has.
+        """
+        small = functional.interpolate(images, self.decoder.basis.shape[-2:], mode="area")
+        centre = small.mean(0)
+        flat = (small - centre).flatten(1)
+        _, deviations, directions = torch.linalg.svd(flat, full_matrices=False)
+        variances = deviations.square() / len(flat)
+        latent = len(self.decoder.basis)
+        kept, left = variances[:latent], variances[latent:].mean()
+        scaled = directions[:latent].view_as(self.decoder.basis)
+        self.decoder.centre.copy_(centre - 0.5)
+        self.decoder.basis.copy_(scaled * kept.sqrt().view(-1, 1, 1, 1))
+        self.encoder.centre.copy_(centre)
+        self.encoder.basis.copy_(scaled / kept.sqrt().view(-1, 1, 1, 1))
+        nn.init.zeros_(self.decoder.leave.weight)
+        nn.init.zeros_(self.encoder.tell.weight)
+        self.encoder.tell.bias.copy_(torch.cat([torch.zeros_like(kept), (left / kept).log().clamp(-4, 0)]))
 
     def forward(self, image: Tensor, mask: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Posterior]:
         """Encode and decode.

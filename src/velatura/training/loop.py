@@ -81,7 +81,8 @@ class Recipe(Protocol):
     """What an application tells the loop.
 
     The first of `networks` is the one that is averaged, measured and exported; an optimizer bears the name of the
-    network whose weights it changes. `config` holds at least what `TrainConfig` does.
+    network whose weights it changes. `config` holds at least what `TrainConfig` does. A recipe may have a method
+    `begin`, which sets the networks up from its images: it is called when a run starts from nothing.
     """
 
     name: str
@@ -189,6 +190,8 @@ def train(
     found = checkpoint.latest(run) if resume else None
     if config.start and not found:
         recipe.networks[first].load_state_dict(load_state(config.start, recipe.networks[first]))
+    elif not found and (begin := getattr(recipe, "begin", None)):
+        begin()
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     for network in recipe.networks.values():
         network.to(memory_format=layout)  # type: ignore[call-overload]

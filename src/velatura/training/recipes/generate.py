@@ -89,11 +89,13 @@ class VAEConfig(_GeneratorConfig):
     beta: float = Field(2.0, ge=0, description="weight of the divergence from the prior; 1 is the bound itself for log")
     free_nats: float = Field(0.02, ge=0, description="divergence of each latent number that costs nothing")
     masked: float = Field(1.0, ge=0, description="weight of all that concerns holes; 0 = a plain VAE")
+    whole: float = Field(1.0, gt=0, le=1, description="share of a batch that is encoded without a hole, too")
     link: float = Field(1.0, ge=0, description="of these: of the divergence of the image's posterior from the hole's")
     fill: float = Field(1.0, ge=0, description="of these: of the error in the hole, after joining")
     seen: float = Field(0.3, ge=0, description="of these: of the error of the generator's image, everywhere")
     content: dict[str, float] = Field({}, description="layers of the features and their weights; {}: none")
     matrix_rate: float = Field(0.0, ge=0, description="Muon's rate for the inner layers; 0 = Adam for all")
+    basis: int = Field(0, ge=0, description="side of the principal components that begin the latents; 0 = none")
 
 
 class _Pictured:
@@ -232,7 +234,8 @@ class TrainVAE(_Pictured):
     def __init__(self, config: VAEConfig) -> None:
         self.config = config
         self.name = f"vae-{config.subject}"
-        self.arguments = {name: getattr(config, name) for name in ("latent", "channels", "size", "width", "kernel")}
+        names = ("latent", "channels", "size", "width", "kernel", "basis")
+        self.arguments = {name: getattr(config, name) for name in names}
         torch.manual_seed(config.seed)
         self.networks: dict[str, nn.Module] = {"vae": VAE(**self.arguments)}
 
@@ -246,6 +249,15 @@ class TrainVAE(_Pictured):
             return {"vae": Muon(vae, config.matrix_rate, config.learning_rate, plain)}
         return {"vae": Adam(vae.parameters(), lr=config.learning_rate)}
 
+    def begin(self) -> None:
+        """Set the principal components of the training pictures, if any are asked for."""
+        vae = self.networks["vae"]
+        assert isinstance(vae, VAE)
+        if self.config.basis:
+            groups = [self.pictures.whole(group=group) for group in range(len(self.pictures.groups))]
+            pictures = torch.cat(groups)
+            vae.begin(torch.cat([pictures, pictures.flip(-1)]))
+
     def batch(self, step: int, rank: int) -> tuple[Tensor, ...]:
         """Pictures and holes."""
         rng = np.random.default_rng((self.config.seed, step, rank))
@@ -253,29 +265,29 @@ class TrainVAE(_Pictured):
         return image, inpaint.draw_holes(rng, len(image), self.config.size)
 
     def step(self, training: Training, batch: tuple[Tensor, ...], step: int) -> dict[str, Tensor]:
-        """Every picture is encoded whole and with a hole, in one pass."""
+        """Pictures are encoded with a hole, and as many as the settings say without it, in one pass."""
         config = self.config
         image, mask = batch
-        count, numbers = len(image), image[0].numel()
-        vae, whole = training.networks["vae"], torch.zeros_like(mask)
+        count, numbers = round(config.whole * len(image)) or 1, image[0].numel()
+        vae, whole = training.networks["vae"], torch.zeros_like(mask[:count])
         noise = torch.randn(count, config.latent, device=image.device)
         if config.masked:
             # The fill is that of the mean: the mean of what is possible has the least error.
-            noise = torch.cat([noise, torch.zeros_like(noise)])
-            made, posterior = vae(torch.cat([image, image]), torch.cat([whole, mask]), noise)
+            noise = torch.cat([noise, noise.new_zeros(len(image), config.latent)])
+            made, posterior = vae(torch.cat([image[:count], image]), torch.cat([whole, mask]), noise)
         else:
-            made, posterior = vae(image, whole, noise)
+            made, posterior = vae(image[:count], whole, noise)
         full = Posterior(posterior.mean[:count], posterior.log_variance[:count])
 
         divergence = full.divergence().mean(0)
-        figures = {"error": self._error(made[:count] - image), "nats": divergence.sum()}
+        figures = {"error": self._error(made[:count] - image[:count]), "nats": divergence.sum()}
         loss = figures["error"] + config.beta / numbers * divergence.clamp_min(config.free_nats).sum()
         if config.content:
             with training.fabric.autocast():
-                figures["content"] = inpaint.content(self.features, made[:count], image, None, config.content)
+                figures["content"] = inpaint.content(self.features, made[:count], image[:count], None, config.content)
             loss = loss + figures["content"]
         if config.masked:
-            partial = Posterior(posterior.mean[count:], posterior.log_variance[count:])
+            partial = Posterior(posterior.mean[count : 2 * count], posterior.log_variance[count : 2 * count])
             figures["link"] = full.divergence(partial).sum(1).mean()
             figures["fill"], figures["seen"] = inpaint.fill_losses(made[count:], image, mask)
             holes = config.link / numbers * figures["link"]
