@@ -45,8 +45,10 @@ OURS = {"stride4": 1.0}, {"stride1": 1.0, "stride2": 1.0, "stride4": 1.0, "strid
 GATYS = {"conv4_2": 1.0}, {f"conv{block}_1": 1.0 for block in range(1, 6)}  # Gatys et al. 2016, section 3
 
 COARSEST = 256  # pixels of the longer side that a large picture begins with
+NARROWEST = 32  # pixels of the shorter side: what the features want at least
 SHARE = 0.5  # of the steps for the last, largest size: most of the work is done where it is cheap
 PLOT, MARGIN = (640, 360), 48  # of the plot of losses, in its own units
+DECADES = 4  # that it shows at most
 INKS = ("#222", "#2a7", "#c43")  # of total, content, style
 NOISE = 0.25  # standard deviation around mid-grey of a start from noise
 
@@ -124,7 +126,7 @@ class Optimization:
         Of the optimizer, over all sizes.
     optimizer : {"adam", "lbfgs"}
     rate : float
-        Of Adam, in units of the range 0..1; of L-BFGS, the longest step.
+        Of Adam, in units of the range 0..1; of L-BFGS, the first step of its line search.
     content_layers, style_layers : mapping of str to float
         Layer -> weight.
     style_weight : float
@@ -199,6 +201,7 @@ def optimize(
     *,
     start: Tensor | None = None,
     step_done: Callable[[int, Tensor], None] = lambda step, image: None,
+    half: torch.dtype | None = None,
 ) -> tuple[Tensor, Curve]:
     """Change a picture until it has the photograph's content and the style's Gram matrices.
 
@@ -215,6 +218,8 @@ def optimize(
         What the picture begins as; the photograph if not given.
     step_done : callable
         Is told the number of steps done and sees the picture; raising stops the work.
+    half : torch.dtype, optional
+        What the device computes natively, for the features alone; None leaves float32.
 
     Returns
     -------
@@ -233,13 +238,12 @@ def optimize(
     (torch.Size([1, 3, 40, 32]), True)
     """
     image = content if start is None else start
-    curve, done = Curve(), 0
+    curve = Curve()
     for (height, width), steps in _schedule(content.shape[-2], content.shape[-1], options.steps):
         scale = height / content.shape[-2]
         target = _resized(content, height, width)
         loss = StyleLoss(features, target, grams_at(scale), options.content_layers, options.style_layers)
-        image = _descend(loss, target, _resized(image, height, width), options, steps, curve, done, step_done)
-        done += steps
+        image = _descend(loss, target, _resized(image, height, width), options, steps, curve, step_done, half)
     return image, curve
 
 
@@ -254,7 +258,8 @@ def plot(curve: Curve, title: str) -> str:
     """
     series = {"total": curve.total, "content": curve.content, "style": curve.style}
     values = [value for line in series.values() for value in line if value > 0] or [1.0]
-    low, high = np.floor(np.log10(min(values))), np.ceil(np.log10(max(values)) + 1e-9)
+    high = np.ceil(np.log10(max(values)) + 1e-9)
+    low = max(np.floor(np.log10(min(values))), high - DECADES)
     left, top, width, height = MARGIN, MARGIN, PLOT[0] - 2 * MARGIN, PLOT[1] - 2 * MARGIN
 
     def place(step: int, value: float) -> str:
@@ -289,6 +294,8 @@ def _schedule(height: int, width: int, steps: int) -> list[tuple[tuple[int, int]
     while longest > 2 * COARSEST:
         longest = (longest + 1) // 2
         shrunk = longest / max(height, width)
+        if shrunk * min(height, width) < NARROWEST:
+            break
         sizes.insert(0, (max(round(height * shrunk), 1), max(round(width * shrunk), 1)))
     if len(sizes) == 1 or steps < len(sizes):
         return [(sizes[-1], steps)]
@@ -305,41 +312,44 @@ def _descend(
     options: Optimization,
     steps: int,
     curve: Curve,
-    done: int,
     step_done: Callable[[int, Tensor], None],
+    half: torch.dtype | None,
 ) -> Tensor:
     """Work at one size."""
     picture = image.clone().requires_grad_(True)
     rough = float(total_variation(content)) + 1e-3
     size = (picture.shape[-2], picture.shape[-1])
 
-    def losses() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        lost, lacking = (value.sum() for value in loss(picture))
+    found: list[tuple[float, ...]] = []
+
+    def closure() -> Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(picture.device.type, half or torch.bfloat16, enabled=half is not None):
+            lost, lacking = (value.sum() for value in loss(picture))
         variation = total_variation(picture) / rough
-        return lost + options.style_weight * lacking + options.smoothness * variation, lost, lacking, variation
+        total = lost + options.style_weight * lacking + options.smoothness * variation
+        total.backward()
+        found.append(tuple(float(value.detach()) for value in (total, lost, lacking, variation)))
+        return total
 
-    if options.optimizer == "adam":
-        optimizer: torch.optim.Optimizer = torch.optim.Adam([picture], lr=options.rate)
-    else:
-        optimizer = torch.optim.LBFGS([picture], lr=options.rate, max_iter=1, line_search_fn=None, history_size=20)
-    for step in range(steps):
-        found: list[tuple[Tensor, ...]] = []
-
-        def closure(found: list[tuple[Tensor, ...]] = found) -> Tensor:
-            optimizer.zero_grad(set_to_none=True)
-            values = losses()
-            values[0].backward()
-            found.append(values)
-            return values[0]
-
-        optimizer.step(closure)  # pyright: ignore[reportArgumentType]
+    optimizer = _optimizer(picture, options)
+    for _ in range(steps):
+        found.clear()
+        optimizer.step(closure)  # pyright: ignore[reportCallIssue, reportArgumentType]
         with torch.no_grad():
             picture.clamp_(0, 1)
+        # Where it searches along a line, the first of the losses is that of the picture before the step.
         for series, value in zip((curve.total, curve.content, curve.style, curve.variation), found[0], strict=True):
-            series.append(float(value))
+            series.append(value)
         curve.sizes.append(size)
-        step_done(done + step + 1, picture.detach())
+        step_done(len(curve.total), picture.detach())
     return picture.detach()
+
+
+def _optimizer(picture: Tensor, options: Optimization) -> torch.optim.Optimizer:
+    if options.optimizer == "adam":
+        return torch.optim.Adam([picture], lr=options.rate)
+    return torch.optim.LBFGS([picture], lr=options.rate, max_iter=1, history_size=20, line_search_fn="strong_wolfe")
 
 
 def _resized(image: Tensor, height: int, width: int) -> Tensor:

@@ -113,6 +113,10 @@ class StylePredictor(nn.Module):
     hidden : int
         Of the layer between statistics and vector.
 
+    Attributes
+    ----------
+    style : int
+
     Notes
     -----
     The stages are those of `velatura.nets.features.Features`; training starts from its weights (`see_through`).
@@ -122,6 +126,7 @@ class StylePredictor(nn.Module):
 
     def __init__(self, widths: Sequence[int], style: int, hidden: int = 256) -> None:
         super().__init__()
+        self.style = style
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         # A fifth stage is what `Features` has and nobody needs here.
         self.stages = Features((*widths, 1)).stages[: len(widths)]

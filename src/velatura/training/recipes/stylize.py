@@ -76,7 +76,7 @@ class TrainStylize:
 
     def __init__(self, config: StylizeConfig) -> None:
         self.config = config
-        self.arguments = {"width": config.width, "outer": config.outer, "inner": config.inner}
+        self.arguments: dict[str, Any] = {"width": config.width, "outer": config.outer, "inner": config.inner}
         torch.manual_seed(config.seed)
         self.transfer = StyleTransfer(**self.arguments)
         if isinstance(self.features, Features):
