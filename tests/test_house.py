@@ -21,7 +21,7 @@ SOURCE = ROOT / "src" / "velatura"
 
 # A floor, and the floors that it may use beside itself. `cli` and `studio` stand on top and may use all.
 _GROUND = {"errors", "tiling", "device", "image", "task", "schema", "catalog", "placement"}
-_MATHEMATICS = {"nets", "ops", "losses", "latent_search", "faces", "holes", "semantic", "completion"}
+_MATHEMATICS = {"nets", "ops", "losses", "latent_search", "faces", "holes", "semantic", "completion", "restoration"}
 MAY_USE = {
     "errors": set(),
     "tiling": {"errors"},
@@ -41,6 +41,7 @@ MAY_USE = {
     "holes": {"errors", "image"},
     "semantic": {"catalog", "errors", "latent_search", "nets", "ops"},
     "completion": {"errors", "faces", "holes", "image", "ops"},
+    "restoration": {"catalog", "device", "errors", "nets", "ops", "tiling"},
     "metrics": {"errors", "losses", "nets"},
     "placement": {"errors", "image", "ops"},
     "faces": _GROUND | {"nets", "ops"},

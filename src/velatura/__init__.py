@@ -22,6 +22,8 @@ _HOMES = {
     "MachineError": "velatura.errors",
     "ModelError": "velatura.errors",
     "Pipeline": "velatura.pipeline",
+    "Restore": "velatura.tasks.restore",
+    "restore": "velatura.tasks.restore",
     "Result": "velatura.task",
     "VelaturaError": "velatura.errors",
 }
@@ -34,12 +36,14 @@ __all__ = [
     "MachineError",
     "ModelError",
     "Pipeline",
+    "Restore",
     "Result",
     "Upscale",
     "VelaturaError",
     "__version__",
     "blend",
     "inpaint",
+    "restore",
     "upscale",
 ]
 
@@ -49,6 +53,7 @@ if TYPE_CHECKING:
     from velatura.task import Result
     from velatura.tasks.blend import Blend, blend
     from velatura.tasks.inpaint import Inpaint, inpaint
+    from velatura.tasks.restore import Restore, restore
     from velatura.tasks.upscale import Upscale, upscale
 
 

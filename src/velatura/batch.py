@@ -57,7 +57,8 @@ def plan(
 
     The leading input's folder decides the list, or the first folder if the leading input is a file: its images, with
     those of its folders, sorted, hidden ones and the output folders left out. An input that is a file serves all
-    images; of one that is a folder each image takes the file with the same path and stem.
+    images; of one that is a folder each image takes the file with the same path and stem, or else the one that has the
+    image's name with a suffix more: so a batch calls what it makes beside its results.
 
     Parameters
     ----------
@@ -116,7 +117,7 @@ def plan(
             elif index == driver:
                 chosen.append(path / image)
             else:
-                found = partners[index].get(image.with_suffix(""), [])
+                found = partners[index].get(image.with_suffix(""), []) or partners[index].get(image, [])
                 if len(found) > 1:
                     names = " and ".join(str(name) for name in found[:2])
                     raise InputError(f"{path}: holds {names} for {image}; expected one {kind.inputs[index].name}")

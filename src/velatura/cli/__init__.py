@@ -75,6 +75,7 @@ app = App(
 app.command("velatura.cli.blend:blend", name="blend", group=_IMAGES, help="Put a piece of one photograph into another.")
 app.command("velatura.cli.upscale:upscale", name="upscale", group=_IMAGES, help="Enlarge a photograph.")
 app.command("velatura.cli.inpaint:inpaint", name="inpaint", group=_IMAGES, help="Fill holes in a photograph.")
+app.command("velatura.cli.restore:restore", name="restore", group=_IMAGES, help="Restore an old photograph.")
 app.command(
     "velatura.cli.pipeline:pipeline", name="pipeline", group=_IMAGES, help="Run several of these, one after the other."
 )

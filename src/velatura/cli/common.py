@@ -131,6 +131,7 @@ def image_command(
     examples: str,
     by_flag: Collection[str] = (),
     has_model: bool = True,
+    rest: str | None = None,
     instead: Callable[[WorkSpec, Sequence[str | None], Path, ImageOptions], int | None] | None = None,
 ) -> App:
     """Make the command of an application.
@@ -144,6 +145,8 @@ def image_command(
         Names of inputs that are given by a flag instead of by position.
     has_model : bool, optional
         Whether there is a ``--model``.
+    rest : str, optional
+        Name of a repeated option whose values follow the inputs, without a flag.
     instead : callable, optional
         Is asked first, for inputs that are no images; gives the exit code, or None if they are images.
 
@@ -152,8 +155,13 @@ def image_command(
     cyclopts.App
         ``velatura <task.name> INPUTS... -o OUT [options]``; a folder among the inputs makes a batch.
     """
-    fields, beside = task.Params.model_fields, {output.name for output in task.outputs}
-    inputs = [_input(one, one.name in by_flag) for one in task.inputs]
+    beside = {output.name for output in task.outputs}
+    # An input of an option's name takes the option's words, too: `--scratches off`.
+    options = task.Params.model_fields
+    words = {one.name: schema.choices(options[one.name]) for one in task.inputs if one.name in options}
+    fields = {name: field for name, field in options.items() if name not in words}
+    inputs = [_input(one, one.name in by_flag, words.get(one.name, ())) for one in task.inputs]
+    inputs += [_rest(rest, fields[rest])] if rest else []
     out = Parameter(
         name=["--output", "-o"],
         group=_INPUTS,
@@ -166,7 +174,7 @@ def image_command(
             # What goes by position comes first, as a signature wants it.
             *sorted(inputs, key=lambda parameter: parameter.kind),
             _keyword("out", str, out, inspect.Parameter.empty),
-            *(_option(name, field) for name, field in fields.items() if name not in beside),
+            *(_option(name, field) for name, field in fields.items() if name not in {*beside, rest}),
             *(_map(output) for output in task.outputs),
             *([_keyword("model", str | None, model)] if has_model else []),
             _keyword("shared", ImageOptions, Parameter(name="*"), ImageOptions()),
@@ -178,8 +186,9 @@ def image_command(
         shared = given.get("shared", ImageOptions())
         maps = {name: given[name] for name in beside if given.get(name) is not None}
         asked = {name: given[name] for name in fields if given.get(name) is not None} | dict.fromkeys(maps, True)
+        asked |= {name: given[name] for name, known in words.items() if given.get(name) in known}
         work = replace(shared.work(task, parse_params(task.Params, asked), given.get("model")), maps=maps)
-        paths = [given.get(one.name) for one in task.inputs]
+        paths = [None if one.name in asked else given.get(one.name) for one in task.inputs]
         batch = any(path is not None and Path(path).is_dir() for path in paths)
         out = Path(given["out"])
         if not batch and given["out"].endswith(("/", os.sep)) and not out.is_dir():
@@ -191,12 +200,13 @@ def image_command(
     # The parser reads names and defaults from the one, types and help from the other.
     command.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
     command.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
-    words = " ".join(_usage(one, one.name in by_flag) for one in task.inputs)
+    usage = " ".join(_usage(one, one.name in by_flag) for one in task.inputs)
+    usage += f" [{rest.upper()}...]" if rest else ""
     lines = "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines())
     app = App(
         name=task.name,
         help=inspect.cleandoc(task.__doc__ or "").split("\n\n")[0],
-        usage=f"Usage: velatura {task.name} {words} -o OUT [options]",
+        usage=f"Usage: velatura {task.name} {usage} -o OUT [options]",
         help_epilogue=f"Examples:\n{lines}",
     )
     app.default(command)
@@ -209,17 +219,23 @@ def _keyword(name: str, kind: Any, parameter: Parameter, default: Any = None) ->
     )
 
 
-def _input(one: Input, by_flag: bool) -> inspect.Parameter:
-    """Declare an input: a path, which may be a folder."""
+def _input(one: Input, by_flag: bool, words: tuple[str, ...] = ()) -> inspect.Parameter:
+    """Declare an input: a path, which may be a folder, or one of some words."""
     return inspect.Parameter(
         one.name,
         inspect.Parameter.KEYWORD_ONLY if by_flag else inspect.Parameter.POSITIONAL_ONLY,
         default=inspect.Parameter.empty if one.required else None,
         annotation=Annotated[
             str if one.required else str | None,
-            Parameter(group=_INPUTS, metavar="FILE" if by_flag else None, help=_sentence(one.help)),
+            Parameter(group=_INPUTS, metavar="|".join((*words, "FILE")) if by_flag else None, help=_sentence(one.help)),
         ],
     )
+
+
+def _rest(name: str, field: FieldInfo) -> inspect.Parameter:
+    """Declare what may follow the inputs."""
+    parameter = Parameter(group=_INPUTS, help=_sentence(field.description or ""))
+    return inspect.Parameter(name, inspect.Parameter.VAR_POSITIONAL, annotation=Annotated[str, parameter])
 
 
 def _map(output: Output) -> inspect.Parameter:
