@@ -33,6 +33,21 @@ def test_what_is_exported_the_catalog_loads(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["small.safetensors"]
 
 
+def test_eight_bits_are_half_of_the_bytes_and_nearly_the_weights(tmp_path):
+    net = BlendingGAN(width=16, bottleneck=32)
+    torch.nn.init.zeros_(net.enter.weight)  # a channel that is nothing has a scale, too
+    header = {"architecture": "BlendingGAN", "arguments": {"width": 16, "bottleneck": 32}}
+    half, eight = tmp_path / "half.safetensors", tmp_path / "eight.safetensors"
+    export_weights(dict(net.state_dict()), half, header, torch.float16)
+    export_weights(dict(net.state_dict()), eight, header, torch.int8)
+    assert eight.stat().st_size < 0.6 * half.stat().st_size
+    loaded = catalog.load(eight, {"BlendingGAN": BlendingGAN}).state_dict()
+    for name, tensor in net.state_dict().items():
+        step = tensor.abs().flatten(1).amax(1) / 127 if tensor.ndim > 1 else tensor.abs() / 1024
+        error = (loaded[name] - tensor).abs().flatten(1).amax(1) if tensor.ndim > 1 else (loaded[name] - tensor).abs()
+        assert bool((error <= 0.51 * step + 1e-7).all()), name
+
+
 def test_a_weight_too_large_for_half_precision_is_refused(tmp_path):
     with pytest.raises(ModelError, match="weight large is not finite"):
         export_weights({"large": torch.tensor([1e6])}, tmp_path / "x.safetensors", {}, torch.float16)

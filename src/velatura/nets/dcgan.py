@@ -79,6 +79,9 @@ class Generator(nn.Module):
     torch.Size([2, 3, 64, 64])
     """
 
+    centre: Tensor
+    basis: Tensor
+
     def __init__(
         self,
         latent: int = 128,

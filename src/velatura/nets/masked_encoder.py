@@ -87,6 +87,9 @@ class MaskedEncoder(nn.Module):
     (torch.Size([2, 128]), torch.Size([2, 128]))
     """
 
+    centre: Tensor
+    basis: Tensor
+
     def __init__(
         self,
         latent: int = 128,

@@ -3,7 +3,7 @@
 ::
 
     python -m velatura.training train blend -o RUN [--config FILE] [--set key=value]... [--resume] [--max-minutes M]
-    python -m velatura.training export RUN -o FILE.safetensors [--network NAME]
+    python -m velatura.training export RUN -o FILE.safetensors [--network NAME] [--int8]
     python -m velatura.training evaluate RUN [--json FILE]
     python -m velatura.training ablation srgan -o DIR [--set key=value]...
 """
@@ -14,6 +14,8 @@ import argparse
 import json
 import sys
 from pathlib import Path
+
+import torch
 
 from velatura.errors import VelaturaError
 from velatura.training import export, recipes
@@ -37,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("--set", dest="settings", action="append", default=[], metavar="key=value")
     commands.choices["export"].add_argument("-o", dest="file", type=Path, required=True)
     commands.choices["export"].add_argument("--network", default="", help="another one than the average: a critic")
+    commands.choices["export"].add_argument("--int8", action="store_true", help="8 bits a weight instead of 16")
     commands.choices["evaluate"].add_argument("--json", dest="file", type=Path)
     several = commands.add_parser("ablation")
     several.add_argument("recipe", choices=sorted(ABLATIONS))
@@ -61,7 +64,8 @@ def main(arguments: list[str] | None = None) -> int:
         other = given.network if given.command == "export" else ""
         scores = {} if other else recipes.evaluate(given.run, settings=given.settings)
         if given.command == "export":
-            export.export_run(given.run, given.file, metrics=scores, network=other)
+            dtype = torch.int8 if given.int8 else torch.float16
+            export.export_run(given.run, given.file, metrics=scores, dtype=dtype, network=other)
             print(f"{given.file}: {given.file.stat().st_size:,} bytes")
         elif given.file:
             given.file.write_text(json.dumps(scores, indent=1) + "\n", "utf-8")

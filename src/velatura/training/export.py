@@ -32,7 +32,7 @@ def export_run(
     metrics : dict
         Held-out figures, for the header.
     dtype : torch.dtype
-        Of the weights.
+        Of the weights; for ``torch.int8`` see `export_weights`.
     network : str
         One of those that the recipe's ``others`` names with architecture and arguments; not averaged.
 
@@ -69,6 +69,9 @@ def export_run(
 def export_weights(weights: dict[str, Tensor], path: Path, header: dict[str, Any], dtype: torch.dtype) -> None:
     """Write weights with a header: texts as they are, anything else as JSON.
 
+    As ``torch.int8``, matrices and convolutions have 8 bits and a scale for each output channel
+    (`velatura.catalog`), half of the bytes; all else stays in half precision.
+
     Raises
     ------
     ModelError
@@ -76,14 +79,27 @@ def export_weights(weights: dict[str, Tensor], path: Path, header: dict[str, Any
     """
     converted = {}
     for name, tensor in weights.items():
-        converted[name] = tensor.to(dtype).contiguous() if tensor.is_floating_point() else tensor.contiguous()
-        if not converted[name].isfinite().all():
+        if dtype == torch.int8 and tensor.is_floating_point() and tensor.ndim > 1:
+            converted[name], converted[f"{name}.scale"] = _eight_bits(tensor)
+        else:
+            plain = torch.float16 if dtype == torch.int8 else dtype
+            converted[name] = tensor.to(plain).contiguous() if tensor.is_floating_point() else tensor.contiguous()
+    for name, tensor in converted.items():
+        if not tensor.isfinite().all():
             raise ModelError(f"weight {name} is not finite as {dtype}")
     metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in header.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     save_file(converted, partial, metadata=metadata)
     partial.replace(path)
+
+
+def _eight_bits(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """Round to whole multiples, -127..127, of a scale for every entry of the first axis."""
+    largest = tensor.flatten(1).abs().amax(1).float()
+    scale = torch.where(largest > 0, largest / 127, 1.0)
+    steps = tensor / scale.view(-1, *(1 for _ in tensor.shape[1:]))
+    return steps.round().to(torch.int8).contiguous(), scale
 
 
 def _without_folder(value: Any) -> Any:
