@@ -117,3 +117,67 @@ def test_total_variation_has_a_gradient_where_an_image_is_flat():
     losses.total_variation(image).backward()
     assert image.grad is not None
     assert image.grad.isfinite().all()
+
+
+# --- style ------------------------------------------------------------------------------------------------------------
+
+
+class Simple:
+    """Two layers whose maps are easily known."""
+
+    def __call__(self, image, layers):
+        return {name: {"fine": image, "mean": image.mean(1, keepdim=True) - 0.2}[name] for name in layers}
+
+    def activated(self, maps):
+        return {name: found.clamp(min=0) for name, found in maps.items()}
+
+
+def test_gram_matrix():
+    maps = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(0))
+    flat = maps.double().numpy().reshape(2, 3, -1)
+    expected = np.einsum("nap,nbp->nab", flat, flat) / 20
+    np.testing.assert_allclose(losses.gram_matrix(maps).numpy(), expected, rtol=1e-5)
+
+
+def test_gram_matrices_of_two_sizes_compare(pair):
+    image = pair[0]
+    torch.testing.assert_close(losses.gram_matrix(torch.cat([image, image], 2)), losses.gram_matrix(image))
+
+
+def test_style_loss_by_hand(pair):
+    content, style = pair
+    image = torch.rand(2, 3, 5, 7, generator=torch.Generator().manual_seed(5))
+    net, layers = Simple(), {"fine": 3.0, "mean": 1.0}
+    found = losses.StyleLoss(net, content, losses.style_grams(net, style, layers), {"mean": 2.0}, layers, 0.1)(image)
+
+    def maps(x):
+        x = x.double().numpy()
+        return {"fine": x, "mean": np.maximum(x.mean(1, keepdims=True) - 0.2, 0)}
+
+    def gram(x):
+        return np.einsum("nahw,nbhw->nab", x, x) / 35
+
+    c, s, x = maps(content), maps(style), maps(image)
+    unit = c["mean"].var((2, 3)).mean(1) + 0.1 * (c["mean"] ** 2).mean((1, 2, 3))
+    np.testing.assert_allclose(found[0], 2 * ((x["mean"] - c["mean"]) ** 2).mean((1, 2, 3)) / unit, rtol=1e-4)
+    expected = 0
+    for name, weight in layers.items():
+        squares = [((gram(one[name]) - gram(s[name])) ** 2).sum((1, 2)) for one in (x, c)]
+        expected += weight / 4 * squares[0] / (squares[1] + 0.1 * (gram(s[name]) ** 2).sum((1, 2)))
+    np.testing.assert_allclose(found[1], expected, rtol=1e-4)
+
+
+def test_style_loss_of_a_pair_that_is_one_image(pair):
+    """Content = style, and an image without anything in it: finite, and 0 for the image itself."""
+    net, layers = Simple(), {"fine": 1.0}
+    for content in (pair[0], torch.zeros(1, 3, 4, 4)):
+        loss = losses.StyleLoss(net, content, losses.style_grams(net, content, layers), {"mean": 1.0}, layers)
+        lost, lacking = loss(content)
+        assert lost.abs().max() == 0
+        assert lacking.isfinite().all()
+        assert all(value.isfinite().all() for value in loss(content * 0.5 + 0.1))
+
+
+def test_style_loss_needs_layers(pair):
+    with pytest.raises(ValueError, match="at least one"):
+        losses.StyleLoss(Simple(), pair[0], {}, {"mean": 1.0}, {})

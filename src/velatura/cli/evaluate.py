@@ -23,7 +23,7 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    task: Literal["blend", "inpaint", "upscale", "fidelity"],
+    task: Literal["blend", "inpaint", "stylize", "upscale", "fidelity"],
     /,
     *,
     data: Annotated[
@@ -50,7 +50,7 @@ def evaluate(
         Path | None,
         Parameter(
             metavar="DIR",
-            help="Write a sheet for blind comparison and its key (upscale), or sheets of fills (inpaint).",
+            help="Write a sheet for blind comparison and its key (upscale), sheets of fills (inpaint) or of styles.",
         ),
     ] = None,
     inpaint: Annotated[InpaintOptions, Parameter(name="*")] = InpaintOptions(),  # noqa: B008  it is frozen
@@ -79,7 +79,7 @@ def evaluate(
     if json is not None:
         check_json(json, overwrite=overwrite, inputs=_read(data, reference, model))
     asked = {"--sheet": sheet is not None, "--faces": faces, "--worn": worn} | dict.fromkeys(inpaint.given(), True)
-    owners = {"--sheet": ("upscale", "inpaint"), "--faces": ("upscale",), "--worn": ("upscale",)}
+    owners = {"--sheet": ("upscale", "inpaint", "stylize"), "--faces": ("upscale",), "--worn": ("upscale",)}
     for option in (option for option, given in asked.items() if given):
         if task not in (tasks := owners.get(option, ("inpaint",))):
             raise InputError(f"{option} belongs to evaluate {' and '.join(tasks)}, not to evaluate {task}")
@@ -104,9 +104,15 @@ def evaluate(
 
         with progress_bar() as progress:
             report = evaluate_inpaint(model, data, inpaint, sheet=sheet, progress=progress)
+    elif len(model) > 1:
+        raise InputError(f"evaluate {task} measures one model; got {', '.join(model)}")
+    elif task == "stylize":
+        from velatura.cli.common import progress_bar
+        from velatura.cli.evaluate_stylize import evaluate_stylize
+
+        with progress_bar() as progress:
+            report = evaluate_stylize(model[0] if model else None, data, sheet=sheet, progress=progress)
     else:
-        if len(model) > 1:
-            raise InputError(f"evaluate {task} measures one model; got {', '.join(model)}")
         report = evaluate_blend(model[0] if model else "blending-gan", data)
     if json is not None:
         write_json(report, json, overwrite=overwrite)

@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from velatura.nets.features import MEAN, SPREAD, Features
 from velatura.nets.rows import WHOLE, Rows
+from velatura.nets.unet import cells, full
 
 __all__ = ["ConditionalNorm", "StylePredictor", "StyleTransfer", "StyleTransformer"]
 
@@ -177,7 +178,7 @@ class ConditionalNorm(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """Normalise (N, C, H, W) as the vectors (N, style) say."""
-        scale, shift = self.affine(style).float().chunk(2, 1)
+        scale, shift = full(self.affine(style)).chunk(2, 1)
         scale, shift = _line(*_statistics(x), scale, shift)
         # In the type of the maps: they are many.
         return x * scale.to(x.dtype)[..., None, None] + shift.to(x.dtype)[..., None, None]
@@ -242,11 +243,11 @@ class StyleTransformer(nn.Module):
             0..1.
         """
         height, width = image.shape[-2:]
-        cells = _whole_cells(image - 0.5, self.multiple)
-        x = self.enter(rows(self.unshuffle, cells), style, rows)
+        whole = cells(image - 0.5, self.multiple)
+        x = self.enter(rows(self.unshuffle, whole), style, rows)
         for block in self.before:
             x = block(x, style, rows)
-        inner = self.enter_inner(rows(self.unshuffle_inner, cells), style, rows)
+        inner = self.enter_inner(rows(self.unshuffle_inner, whole), style, rows)
         for block in self.inner:
             inner = block(inner, style, rows)
         x = rows.add(self, x, self.join(rows(self.enlarge, inner), style, rows))
@@ -260,7 +261,7 @@ class StyleTransformer(nn.Module):
         x = self.fine(rows(self.enlarge, x), style, rows)
         x = self.finest(rows(self.enlarge, x), style, rows)
         with torch.autocast(x.device.type, enabled=False):
-            return torch.sigmoid(self.leave(x.float(), style, rows))
+            return torch.sigmoid(self.leave(full(x), style, rows))
 
     @torch.no_grad()
     def fixed(self, images: Tensor, style: Tensor) -> Self:
@@ -309,7 +310,7 @@ class _Painted(nn.Module):
     def _pooled(self, x: Tensor, style: Tensor, norm: ConditionalNorm) -> Tensor:
         """Normalise by the statistics of all images together, and keep what was done."""
         mean, variance = (found[0] for found in _statistics(x.transpose(0, 1).flatten(1)[None, :, None]))
-        scale, shift = norm.affine(style[0]).float().chunk(2)
+        scale, shift = full(norm.affine(style[0])).chunk(2)
         self._line = scale, shift = _line(mean, variance, scale, shift)
         return x * scale.to(x.dtype)[:, None, None] + shift.to(x.dtype)[:, None, None]
 
@@ -339,7 +340,7 @@ class _Residual(nn.Module):
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance of each channel of each image, (N, C), in float32."""
-    variance, mean = torch.var_mean(x.float(), (2, 3), correction=0)
+    variance, mean = torch.var_mean(full(x), (2, 3), correction=0)
     return mean, variance
 
 
@@ -347,9 +348,3 @@ def _line(mean: Tensor, variance: Tensor, scale: Tensor, shift: Tensor) -> tuple
     """Put norm, scale and shift into one factor and one addend."""
     factor = scale * (variance + EPSILON).rsqrt()
     return factor, shift - factor * mean
-
-
-def _whole_cells(x: Tensor, multiple: int) -> Tensor:
-    """Repeat the last row and column until the sides are multiples of a number."""
-    height, width = x.shape[-2:]
-    return functional.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")

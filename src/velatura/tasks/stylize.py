@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from velatura.nets.style_transfer import StyleTransfer
     from velatura.stylization import Curve, Optimization
 
-__all__ = ["Stylize", "StylizeParams", "StylizeResult", "stylize"]
+__all__ = ["StyleVector", "Stylize", "StylizeParams", "StylizeResult", "stylize", "with_colours_of"]
 
 MODEL = "style-fast"
 ARCHITECTURE = "StyleTransfer"
@@ -273,7 +273,7 @@ class Stylize(Task):
             size = f"{mask.shape[1]}x{mask.shape[0]}"
             raise InputError(f"mask is {size}; expected the photograph's {content.width}x{content.height}")
         if params.keep_color == "histogram":
-            styles = [_with_colours_of(style, content) for style in styles]
+            styles = [with_colours_of(style, content) for style in styles]
         for file in (params.style_out, params.curve):
             self._check_beside(file)
         if params.strength == 0:
@@ -570,8 +570,14 @@ def _shares(weights: tuple[float, ...] | None, count: int) -> tuple[float, ...]:
     return tuple(weight / total for weight in weights)
 
 
-def _with_colours_of(style: Picture | StyleVector, content: Picture) -> Picture:
-    """Give a style the mean colour of the photograph, and how its colours vary (Gatys et al. 2016, section 3.1)."""
+def with_colours_of(style: Picture | StyleVector, content: Picture) -> Picture:
+    """Give a style the mean colour of the photograph, and how its colours vary (Gatys et al. 2016, section 3.1).
+
+    Raises
+    ------
+    InputError
+        The style is a saved one.
+    """
     if isinstance(style, StyleVector):
         raise InputError("histogram needs the style's picture; take --keep-color luminance with a saved style")
     style = _seen(style)
