@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from velatura.catalog import cards
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -66,3 +68,17 @@ def test_pipeline(tmp_path: Path):
     folder = tmp_path / "velatura-example"
     assert Image.open(folder / "large.tif").size == Image.open(folder / "two-steps.png").size == (160, 160)
     run("pipeline.py", tmp_path)  # a second time
+
+
+@pytest.mark.skipif(
+    not {"direct", "scratch-detector", "fading-estimator"} <= {card.name for card in cards()},
+    reason="its networks are not shipped yet",
+)
+def test_restore(tmp_path: Path):
+    said = run("restore.py", tmp_path)
+    assert "restored: ndarray, (256, 256, 3), uint8" in said
+    assert "refused: mask of scratches is 9x9, photograph 256x256" in said
+    folder = tmp_path / "velatura-example"
+    assert Image.open(folder / "restored.tif").size == (256, 256)
+    assert Image.open(folder / "before-and-after.png").size == (2 * 256 + 8, 256)
+    run("restore.py", tmp_path)  # a second time

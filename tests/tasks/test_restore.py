@@ -1,5 +1,7 @@
 """Restoration with small networks of random numbers: what it promises whatever the weights."""
 
+import sys
+import types
 import warnings
 
 import numpy as np
@@ -259,7 +261,9 @@ def test_large_ones_are_compared_small(task):
 
 
 def test_faces_warn_once_and_only_when_asked_for(task, photo):
-    with pytest.warns(ImageWarning, match="faces are not refined") as said:
+    with pytest.warns(
+        ImageWarning, match="faces are not refined: this version has no face-finder and no face-refiner"
+    ) as said:
         asked = task(photo, faces=True).image
     assert len(said) == 1
     with warnings.catch_warnings(action="error"):
@@ -270,16 +274,18 @@ def test_faces_warn_once_and_only_when_asked_for(task, photo):
 def test_faces_are_refined_in_the_image_as_a_whole(task, photo, monkeypatch):
     seen = []
 
-    def refine(image):
-        seen.append(image)
+    def refine(image, *, strength):
+        seen.append((image.shape, image.dtype, strength))
         return 1 - image
 
-    monkeypatch.setattr(Restore, "_refiner", lambda self, params: refine)
-    plain = task(photo, faces=False).image
-    monkeypatch.setattr(Restore, "_refiner", lambda self, params: None)
-    np.testing.assert_array_equal(255 - task(photo).image, plain)
-    assert seen[0].shape == photo.shape
-    assert seen[0].dtype == np.float32
+    refinement = types.ModuleType("velatura.face_refinement")
+    refinement.refine = refine
+    monkeypatch.setitem(sys.modules, "velatura.face_refinement", refinement)
+    monkeypatch.setattr(module, "_is_shipped", lambda name: True)
+    for kind in ("colour", "grey"):
+        image = KINDS[kind](photo)
+        np.testing.assert_array_equal(255 - task(image, face_strength=0.4).image, task(image, faces=False).image)
+    assert seen == [(photo.shape, np.float32, 0.4)] * 2  # not for those that want none
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

@@ -28,6 +28,8 @@ class FadingEstimator(nn.Module):
     ----------
     width : int
         Of the two hidden layers.
+    dropout : float
+        Share of their numbers that training leaves out.
 
     Attributes
     ----------
@@ -53,7 +55,7 @@ class FadingEstimator(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, width: int = 128) -> None:
+    def __init__(self, width: int = 128, dropout: float = 0.0) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(COUNT))
         self.register_buffer("deviation", torch.ones(COUNT))
@@ -61,8 +63,10 @@ class FadingEstimator(nn.Module):
         self.layers = nn.Sequential(
             nn.Linear(COUNT, width),
             nn.LeakyReLU(SLOPE),
+            nn.Dropout(dropout),
             nn.Linear(width, width),
             nn.LeakyReLU(SLOPE),
+            nn.Dropout(dropout),
             nn.Linear(width, 11),
         )
         self.straight = nn.Linear(COUNT, 11)  # where black and white lie is almost linear in the quantiles

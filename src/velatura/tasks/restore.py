@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -30,6 +30,7 @@ __all__ = ["Restore", "RestoreParams", "restore"]
 
 MODEL, TRIPLET = "direct", "triplet"
 DETECTOR, ESTIMATOR = "scratch-detector", "fading-estimator"
+FACES = ("face-finder", "face-refiner")  # without these faces stay as they are
 FILES = (".safetensors", ".pth", ".pt")
 WORDS = ("auto", "off")  # for the mask of scratches
 STRIP = 128  # rows that are looked at, or written, at a time
@@ -243,11 +244,17 @@ class Restore(Task):
         return self.run((photo, scratches), params, progress)
 
     def _refiner(self, params: RestoreParams) -> Refine | None:
-        """Give what refines the faces of a whole image, float32 (H, W, 3); None where there is nothing, or no wish."""
+        """Give what refines the faces of a whole image; None where there is nothing, or no wish."""
         if params.faces is False or params.face_strength == 0 or params.strength == 0:
             return None
+        missing = [name for name in FACES if not _is_shipped(name)]
+        if not missing:
+            from importlib import import_module
+
+            refine = import_module("velatura.face_refinement").refine
+            return partial(refine, strength=params.face_strength)
         if params.faces:
-            warn("faces are not refined: this version has no model for it")
+            warn(f"faces are not refined: this version has no {' and no '.join(missing)}")
         return None
 
 
@@ -269,6 +276,10 @@ def restore(
     (32, 32)
     """
     return Restore.from_pretrained(model, device=device)(photo, scratches, progress=progress, **params)
+
+
+def _is_shipped(name: str) -> bool:
+    return any(card.name == name for card in catalog.cards())
 
 
 def _is_file(model: str) -> bool:

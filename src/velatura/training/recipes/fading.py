@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import AdamW, Optimizer
 
 from velatura.metrics.fidelity import color_error
 from velatura.nets.fading import FadingEstimator
@@ -59,7 +59,10 @@ class FadingConfig(TrainConfig):
     clean: float = Field(0.4, ge=0, lt=1, description="share of the photographs that have not faded")
     grey: float = Field(0.25, ge=0, le=1, description="share of the photographs that have no colour")
     shift: float = Field(0.3, ge=0, description="weight of a level by which the mean of a clean photograph moves")
-    points: int = Field(1024, ge=16, le=SIDE**2, description="pixels of a thumbnail that the loss looks at")
+    window: int = Field(48, ge=8, le=SIDE, description="pixels of the side of what is drawn from a thumbnail")
+    points: int = Field(1024, ge=16, description="pixels of a window that the loss looks at, at most")
+    dropout: float = Field(0.15, ge=0, lt=1, description="share of the hidden numbers that a step leaves out")
+    decay: float = Field(0.01, ge=0, description="of the weights, times the learning rate")
 
 
 class TrainFading:
@@ -70,9 +73,9 @@ class TrainFading:
 
     def __init__(self, config: FadingConfig) -> None:
         self.config = config
-        self.arguments = {"width": config.width}
+        self.arguments = {"width": config.width, "dropout": config.dropout}
         torch.manual_seed(config.seed)
-        self.networks: dict[str, nn.Module] = {"estimator": FadingEstimator(config.width)}
+        self.networks: dict[str, nn.Module] = {"estimator": FadingEstimator(config.width, config.dropout)}
 
     @cached_property
     def grounds(self) -> list[tuple[float, NDArray[np.uint8]]]:
@@ -90,8 +93,10 @@ class TrainFading:
         ]
 
     def optimizers(self) -> dict[str, Optimizer]:
-        """Adam."""
-        return {"estimator": Adam(self.networks["estimator"].parameters(), lr=self.config.learning_rate)}
+        """Adam with decay of the weights (Loshchilov and Hutter 2019): a thousand photographs are few."""
+        config = self.config
+        weights = self.networks["estimator"].parameters()
+        return {"estimator": AdamW(weights, lr=config.learning_rate, weight_decay=config.decay)}
 
     def batch(self, step: int, rank: int) -> tuple[Tensor, ...]:
         """Statistics, faded and true colours of some pixels (N, points, 3), and which photographs are clean (N,)."""
@@ -100,7 +105,9 @@ class TrainFading:
         faded, true, clean = [], [], []
         for chosen in rng.choice(len(shares), config.batch_size, p=shares / shares.sum()):
             images = self.grounds[int(chosen)][1]
-            image = images[rng.integers(len(images))].astype(np.float32) / np.float32(LEVELS)
+            top, left = rng.integers(SIDE - config.window + 1, size=2)
+            drawn = images[rng.integers(len(images)), top : top + config.window, left : left + config.window]
+            image = drawn.astype(np.float32) / np.float32(LEVELS)
             colorless, is_clean = rng.random(2) < (config.grey, config.clean)
             image = _on_paper(grey(image) if colorless else image, rng)
             fading = UNFADED if is_clean else random_fading(rng)
@@ -110,7 +117,7 @@ class TrainFading:
             clean.append(float(is_clean))
             faded.append(done.reshape(-1, 3))
             true.append(image.reshape(-1, 3))
-        told, points = statistics(np.stack(faded)), rng.permutation(SIDE**2)[: config.points]
+        told, points = statistics(np.stack(faded)), rng.permutation(config.window**2)[: config.points]
         arrays = (told, np.stack(faded)[:, points], np.stack(true)[:, points], np.array(clean, np.float32))
         return tuple(torch.from_numpy(array) for array in arrays)
 
