@@ -28,6 +28,7 @@ RECIPES = {
     "esrgan-photo": ("upscale_gan", "TrainESRGANPhoto", "ESRGANPhotoConfig"),
     "esrgan-psnr": ("upscale", "TrainRRDB", "RRDBConfig"),
     "face-finder": ("faces", "TrainFaceFinder", "FaceFinderConfig"),
+    "face-refiner": ("face_refiner", "TrainFaceRefiner", "FaceRefinerConfig"),
     "fading": ("fading", "TrainFading", "FadingConfig"),
     "features": ("features", "TrainFeatures", "FeaturesConfig"),
     "restore": ("restore", "TrainRestore", "RestoreConfig"),

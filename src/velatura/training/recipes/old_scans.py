@@ -39,6 +39,7 @@ __all__ = [
     "large_enough",
     "seen",
     "sheet",
+    "side_of",
     "stacked",
     "wear_one",
 ]
@@ -130,7 +131,7 @@ class Grounds:
 
     def _read(self, side: Literal["train", "held-out"]) -> list[tuple[float, data.Images]]:
         if self.config.photographs:
-            return [(1.0, _side(data.read_folder(Path(self.config.photographs)), side))]
+            return [(1.0, side_of(data.read_folder(Path(self.config.photographs)), side))]
         folder = data.data_folder(self.config.data)
         if side == "train":
             return [
@@ -245,7 +246,7 @@ def _arrays(images: data.Images) -> list[NDArray[np.uint8]]:
     return [images[i] for i in range(len(images))]
 
 
-def _side(images: data.Images, side: str) -> data.Images:
+def side_of(images: data.Images, side: str) -> data.Images:
     """Keep every twentieth of a user's photographs, or all the others."""
     held = [i for i in range(len(images)) if i % HELD_OUT_EVERY == HELD_OUT_EVERY - 1] or [len(images) - 1]
     chosen = held if side == "held-out" else [i for i in range(len(images)) if i not in held]
