@@ -4,7 +4,8 @@ import torch
 from skimage.data import astronaut
 from torch.distributions import Normal, kl_divergence
 
-from velatura.nets.masked_encoder import LIMIT, MaskedEncoder, Posterior, membrane
+from velatura.nets.masked_encoder import LIMIT, MaskedEncoder, Posterior, linear_posterior, membrane
+from velatura.nets.vae import VAE
 from velatura.ops import masks, poisson
 
 
@@ -58,6 +59,37 @@ def test_everything_masked_is_finite():
     net = MaskedEncoder(8, width=4)
     found = net(torch.rand(1, 3, 64, 64), torch.ones(1, 1, 64, 64))
     assert all(bool(part.isfinite().all()) for part in found)
+
+
+def test_the_linear_posterior_is_that_of_the_pixels():
+    """Woodbury's identity: conditioning the joint normal distribution of latents and known pixels gives the same."""
+    rng = np.random.default_rng(3)
+    basis, noise = rng.normal(size=(5, 20)), 0.3
+    pixels, known = rng.normal(size=(2, 20)), rng.random((2, 20)) < 0.6
+    found = linear_posterior(
+        *(torch.from_numpy(v).float() for v in (basis, known * pixels, known.astype(float))), noise=noise
+    )
+    for i in range(2):
+        seen = basis[:, known[i]]
+        among = np.linalg.inv(seen.T @ seen + noise * np.eye(seen.shape[1]))
+        np.testing.assert_allclose(found.mean[i], seen @ among @ pixels[i, known[i]], atol=1e-5)
+        left = np.eye(5) - seen @ among @ seen.T
+        np.testing.assert_allclose(found.log_variance[i].exp(), np.diag(left), atol=1e-5)
+
+
+def test_with_a_basis_it_starts_from_the_linear_guess_and_reads_no_hole():
+    net = VAE(6, 3, 64, 4, basis=16)
+    net.begin(torch.rand(20, 3, 64, 64))
+    image = torch.rand(1, 3, 64, 64)
+    mask = tensor(masks.ellipse(64, 64, (30, 20), (14, 9)))
+    other = torch.where(mask > 0, torch.rand_like(image), image)
+    first, second = (net.encoder(each, mask) for each in (image, other))
+    assert torch.equal(first.mean, second.mean)
+    nothing, everything = net.encoder(image, torch.ones_like(mask)), net.encoder(image, torch.zeros_like(mask))
+    # Nothing known: the prior. The more is known, the less is open.
+    torch.testing.assert_close(nothing.mean, torch.zeros(1, 6), rtol=0, atol=1e-6)
+    torch.testing.assert_close(nothing.log_variance, torch.zeros(1, 6), rtol=0, atol=1e-5)
+    assert bool((everything.log_variance < first.log_variance).all() and (first.log_variance < 0).all())
 
 
 def test_the_variance_is_bounded():

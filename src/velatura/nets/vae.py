@@ -75,23 +75,21 @@ class VAE(nn.Module):
         -----
         A linear autoencoder with normal latents learns the principal components (Tipping and Bishop 1999,
         "Probabilistic Principal Component Analysis"), but takes its time. Here they are computed once and stay as they
-        are. The variances begin as that model has them: what is left of an image over what a component has.
+        are; the encoder begins with the posterior of that model.
         """
         small = functional.interpolate(images, self.decoder.basis.shape[-2:], mode="area")
         centre = small.mean(0)
-        flat = (small - centre).flatten(1)
-        _, deviations, directions = torch.linalg.svd(flat, full_matrices=False)
-        variances = deviations.square() / len(flat)
-        latent = len(self.decoder.basis)
-        kept, left = variances[:latent], variances[latent:].mean()
-        scaled = directions[:latent].view_as(self.decoder.basis)
-        self.decoder.centre.copy_(centre - 0.5)
-        self.decoder.basis.copy_(scaled * kept.sqrt().view(-1, 1, 1, 1))
-        self.encoder.centre.copy_(centre)
-        self.encoder.basis.copy_(scaled / kept.sqrt().view(-1, 1, 1, 1))
-        nn.init.zeros_(self.decoder.leave.weight)
-        nn.init.zeros_(self.encoder.tell.weight)
-        self.encoder.tell.bias.copy_(torch.cat([torch.zeros_like(kept), (left / kept).log().clamp(-4, 0)]))
+        apart = (small - centre).flatten(1)
+        # In double precision: pixels that are black in every image make it nearly singular.
+        variances, directions = torch.linalg.eigh((apart.T @ apart / len(apart)).double())
+        scaled = (directions * variances.clamp_min(0).sqrt()).T.flip(0)[: len(self.decoder.basis)]
+        for part in (self.encoder, self.decoder):
+            part.centre.copy_(centre)
+            part.basis.copy_(scaled.view_as(part.basis))
+        self.decoder.centre.sub_(0.5)
+        for layer in (self.decoder.leave, self.encoder.tell):
+            for weights in layer.parameters():
+                weights.zero_()
 
     def forward(self, image: Tensor, mask: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Posterior]:
         """Encode and decode.

@@ -51,6 +51,7 @@ __all__ = [
     "kernel_distance",
 ]
 
+SHARED = 4  # pictures that have one hole, if the encoder has a basis
 SHOWN = 8  # images in a row of a sheet
 MEASURED = 256  # images that are made, and held-out ones, to be compared as sets
 LAYERS = ("stride8", "stride16")  # of the features, that sets of images are compared in
@@ -262,7 +263,10 @@ class TrainVAE(_Pictured):
         """Pictures and holes."""
         rng = np.random.default_rng((self.config.seed, step, rank))
         image = self.pictures.draw(rng, self.config.batch_size)
-        return image, inpaint.draw_holes(rng, len(image), self.config.size)
+        # A hole is shared by some: the encoder's first guess costs by the hole.
+        shared = SHARED if self.config.basis else 1
+        masks = inpaint.draw_holes(rng, -(-len(image) // shared), self.config.size)
+        return image, masks.repeat_interleave(shared, dim=0)[: len(image)]
 
     def step(self, training: Training, batch: tuple[Tensor, ...], step: int) -> dict[str, Tensor]:
         """Pictures are encoded with a hole, and as many as the settings say without it, in one pass."""
