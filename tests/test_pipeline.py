@@ -13,7 +13,7 @@ import velatura
 from velatura import InputError, ModelError, Pipeline, Upscale
 from velatura.errors import Cancelled
 from velatura.image import Picture
-from velatura.pipeline import Step, _sheet, applications
+from velatura.pipeline import Step, _sheet, _stages, applications
 from velatura.task import SaveOptions
 
 PLAIN = "upscale:scale=2,model=bicubic"
@@ -89,8 +89,18 @@ def test_files_of_steps_are_checked(tmp_path: Path):
         Pipeline([f"blend:source={tmp_path / 'source.png'}"])
 
 
+def test_inputs_that_take_words_and_options_given_several_times(tmp_path: Path):
+    Pipeline(["restore:scratches=off,fading=off"])
+    with pytest.raises(InputError, match=r"step 1 \(restore\): often: no such file"):
+        Pipeline(["restore:scratches=often"])
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "b.safetensors").touch()  # a saved style
+    pipeline = Pipeline([f"stylize:style={tmp_path / 'b.safetensors'},also={tmp_path / 'a.png'},b.png"])
+    assert _stages(pipeline.steps)[0].params.also == (str(tmp_path / "a.png"), "b.png")  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def test_applications_are_those_that_change_an_image():
-    assert {"blend", "inpaint", "upscale"} <= set(applications())
+    assert {"blend", "inpaint", "restore", "stylize", "upscale"} <= set(applications())
     assert applications()["upscale"] is Upscale
 
 

@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from pydantic import BeforeValidator, Field
 
-from velatura import tasks
+from velatura import schema, tasks
 from velatura.errors import Cancelled, InputError, VelaturaError
-from velatura.image import Picture, check_output, probe, rescaled
+from velatura.image import SUFFIXES, Picture, check_output, probe, rescaled
 from velatura.ops.resize import RowResize
 from velatura.task import (
     Bands,
@@ -168,11 +168,19 @@ class _Stage:
             raise InputError(f"step {number}: there is no application {step.application!r} here; there are {known}")
         with _named(number, step.application):
             inputs = {one.name: one for one in kind.inputs if not one.leading}
-            others = {name: value for name, value in step.options.items() if name in inputs}
+            others = {
+                name: value
+                for name, value in step.options.items()
+                if name in inputs and not _is_word(kind, name, value)
+            }
             for one in inputs.values():
                 if one.required and one.name not in others:
                     raise InputError(f"needs {one.name} ({one.help}); give {step.application}:{one.name}=FILE")
-            given = {name: value for name, value in step.options.items() if name not in inputs and name != "model"}
+            given = {
+                name: _several(kind, name, value)
+                for name, value in step.options.items()
+                if name not in others and name != "model"
+            }
             for output in kind.outputs:
                 if output.name in given:
                     raise InputError(
@@ -199,6 +207,20 @@ class _Stage:
         """Do the work on an image."""
         values = (picture if one.leading else self.others.get(one.name) for one in self.kind.inputs)
         return task.bands(task.open(tuple(values), max_megapixels=task.max_megapixels), self.params, progress)
+
+
+def _is_word(kind: type[Task], name: str, value: Any) -> bool:
+    """Tell a word that an input of an option's name takes from an image: ``scratches=off``."""
+    field = kind.Params.model_fields.get(name)
+    return field is not None and isinstance(value, str) and value in schema.choices(field)
+
+
+def _several(kind: type[Task], name: str, value: Any) -> Any:
+    """Split what is given once for each on the command line: ``also=b.jpg,c.jpg``."""
+    field = kind.Params.model_fields.get(name)
+    extra = field.json_schema_extra if field is not None else None
+    repeated = isinstance(extra, dict) and bool(extra.get("repeated"))
+    return tuple(value.split(",")) if repeated and isinstance(value, str) else value
 
 
 @contextmanager
@@ -407,7 +429,8 @@ def _stages(steps: Sequence[Step]) -> list[_Stage]:
             for file in stage.files:
                 if not file.exists():
                     raise InputError(f"{file}: no such file; check the name and the folder")
-                probe(file, max_megapixels=float("inf"))  # the task has a limit of its own
+                if file.suffix.lower() in SUFFIXES:  # what else a task reads is its own affair
+                    probe(file, max_megapixels=float("inf"))
     return stages
 
 
