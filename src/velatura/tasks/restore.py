@@ -415,7 +415,9 @@ class _Work:
         """Restore: rows (h, W, C) of as many channels as there are to see."""
         fading = self._fading()
         for band in self.task.network.rows(self._planes, *self.size, self.memory):
-            yield undone(band.mean(2, keepdims=True) if self.source.channels == 1 else band, fading)
+            for top, bottom in _strips(len(band)):  # a row of tiles is tall, and each step makes a copy
+                rows = band[top:bottom]
+                yield undone(rows.mean(2, keepdims=True) if self.source.channels == 1 else rows, fading)
 
     def _fading(self) -> Fading:
         """Tell how the photograph has faded."""

@@ -45,6 +45,7 @@ MOST = 1200  # images of a set: more of the same kind teach little
 SMALLEST = 0.45  # of the sides: a part of a photograph is a photograph, too
 HELD_OUT_SEED = 1976  # of how held-out photographs fade
 QUICK = 48  # held-out photographs beside the training
+THIN = 3  # every so many rows and columns are measured for good
 LEVELS = 255
 # sRGB to XYZ over the white of D65: IEC 61966-2-1.
 TO_XYZ = np.array([[0.412453, 0.35758, 0.180423], [0.212671, 0.71516, 0.072169], [0.019334, 0.119193, 0.950227]])
@@ -150,7 +151,7 @@ class TrainFading:
         return {"faded": float(after), "faded_input": float(before), "clean_shift": float(np.mean(shifts))}
 
     def evaluate(self, network: nn.Module) -> dict[str, Any]:
-        """Mean CIEDE2000 over all pixels of held-out photographs, at their own size; shifts of clean ones.
+        """Mean CIEDE2000 of held-out photographs at their own size, over every ninth pixel; shifts of clean ones.
 
         Returns
         -------
@@ -164,7 +165,7 @@ class TrainFading:
         for kind in ("faded", "grey", "tone"):
             pairs = [_pair(image, fading, kind) for image, fading in self.held]
             rows[kind] = {
-                name: interval(np.array([color_error(method(found), true) for found, true in pairs]), 0)
+                name: interval(np.array([_error(method(found), true) for found, true in pairs]), 0)
                 for name, method in methods.items()
             }
         shifts = np.array([_shift(methods["ours"](image), image) for image, _ in self.held])
@@ -334,6 +335,10 @@ def _pair(image: NDArray[np.float32], fading: Fading, kind: str) -> tuple[NDArra
     if kind != "tone":
         return _rounded(fade(true, fading)), true
     return _rounded(fade(true, tone_only(fading)))[..., :1], true[..., :1]
+
+
+def _error(image: NDArray[np.float32], true: NDArray[np.float32]) -> float:
+    return color_error(image[::THIN, ::THIN], true[::THIN, ::THIN])
 
 
 def _shift(image: NDArray[np.float32], true: NDArray[np.float32]) -> float:
