@@ -22,6 +22,7 @@ SOURCE = ROOT / "src" / "velatura"
 # A floor, and the floors that it may use beside itself. `cli` and `studio` stand on top and may use all.
 _GROUND = {"errors", "tiling", "device", "image", "task", "schema", "catalog", "placement"}
 _MATHEMATICS = {"nets", "ops", "losses", "latent_search", "faces", "holes", "semantic", "completion", "restoration"}
+_MATHEMATICS |= {"stylization", "face_refinement"}
 MAY_USE = {
     "errors": set(),
     "tiling": {"errors"},
@@ -40,7 +41,9 @@ MAY_USE = {
     "latent_search": {"errors", "nets", "losses"},
     "holes": {"errors", "image"},
     "semantic": {"catalog", "errors", "latent_search", "nets", "ops"},
+    "stylization": {"catalog", "errors", "losses", "nets"},
     "completion": {"errors", "faces", "holes", "image", "ops"},
+    "face_refinement": {"catalog", "device", "errors", "faces", "nets", "ops"},
     "restoration": {"catalog", "device", "errors", "nets", "ops", "tiling"},
     "metrics": {"errors", "losses", "nets"},
     "placement": {"errors", "image", "ops"},
