@@ -74,17 +74,6 @@ def test_fixed_norms_give_the_same(net, photo, vector):
 
 
 @torch.no_grad()
-def test_statistics_go_over_all_parts(net, photo, vector):
-    """Of two halves that see nothing of each other, the first layer's statistics are those of the whole."""
-    image = photo[:, :, :80, :48]
-    layer = net.transformer.fixed(torch.cat([image, image.flip(2)]), vector).enter.convolution
-    alone = net.transformer.fixed(image, vector).enter.convolution
-    assert not torch.equal(layer.weight, alone.weight)
-    doubled = net.transformer.fixed(torch.cat([image, image]), vector).enter.convolution
-    torch.testing.assert_close(doubled.weight, alone.weight, atol=1e-5, rtol=1e-4)
-
-
-@torch.no_grad()
 @pytest.mark.parametrize("bands", [(8, 8, 40, 37), (16, 24, 48, 5), (88, 5)])
 def test_bands_equal_the_whole(net, photo, vector, bands):
     fixed = for_inference(net.transformer.fixed(photo, vector))

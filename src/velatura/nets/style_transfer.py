@@ -178,10 +178,16 @@ class ConditionalNorm(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """Normalise (N, C, H, W) as the vectors (N, style) say."""
-        scale, shift = full(self.affine(style)).chunk(2, 1)
-        scale, shift = _line(*_statistics(x), scale, shift)
         # In the type of the maps: they are many.
-        return x * scale.to(x.dtype)[..., None, None] + shift.to(x.dtype)[..., None, None]
+        factor, addend = (value.to(x.dtype)[..., None, None] for value in self.line(x, style))
+        return x * factor + addend
+
+    def line(self, x: Tensor, style: Tensor) -> tuple[Tensor, Tensor]:
+        """Put norm, scale and shift into one factor and one addend for each channel of each image, (N, C)."""
+        variance, mean = torch.var_mean(full(x), (2, 3), correction=0)
+        scale, shift = full(self.affine(style)).chunk(2, 1)
+        factor = scale * (variance + EPSILON).rsqrt()
+        return factor, shift - factor * mean
 
 
 class StyleTransformer(nn.Module):
@@ -264,13 +270,13 @@ class StyleTransformer(nn.Module):
             return torch.sigmoid(self.leave(full(x), style, rows))
 
     @torch.no_grad()
-    def fixed(self, images: Tensor, style: Tensor) -> Self:
-        """Give a copy whose norms have the statistics of some images: a plain network, which takes bands and tiles.
+    def fixed(self, image: Tensor, style: Tensor) -> Self:
+        """Give a copy whose norms have the statistics of one image: a plain network, which takes bands and tiles.
 
         Parameters
         ----------
-        images : Tensor of float32, (N, 3, H, W)
-            Of one photograph: itself, or parts of it. Each channel's mean and variance go over all of them.
+        image : Tensor of float32, (1, 3, H, W)
+            A photograph, or the same shrunk.
         style : Tensor of float32, (1, style)
 
         Returns
@@ -281,8 +287,8 @@ class StyleTransformer(nn.Module):
         taken = copy.deepcopy(self)
         layers = [layer for layer in taken.modules() if isinstance(layer, _Painted)]
         for layer in layers:
-            layer.pooled = True
-        taken(images, style=style.expand(len(images), -1))
+            layer.watched = True
+        taken(image, style=style)
         for layer in layers:
             layer.fold()
         return taken
@@ -297,30 +303,25 @@ class _Painted(nn.Module):
         nn.init.kaiming_normal_(self.convolution.weight)
         nn.init.zeros_(self.convolution.bias)  # type: ignore[arg-type]
         self.norm: ConditionalNorm | None = ConditionalNorm(width, style)
-        self.linear, self.pooled = linear, False
+        self.linear, self.watched = linear, False
         self._line: tuple[Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor, style: Tensor | None, rows: Rows) -> Tensor:
         x = rows(self.convolution, x)
         if self.norm is not None:
             assert style is not None
-            x = self._pooled(x, style, self.norm) if self.pooled else self.norm(x, style)
+            if self.watched:
+                self._line = self.norm.line(x, style)
+            x = self.norm(x, style)
         return x if self.linear else functional.relu(x)
 
-    def _pooled(self, x: Tensor, style: Tensor, norm: ConditionalNorm) -> Tensor:
-        """Normalise by the statistics of all images together, and keep what was done."""
-        mean, variance = (found[0] for found in _statistics(x.transpose(0, 1).flatten(1)[None, :, None]))
-        scale, shift = full(norm.affine(style[0])).chunk(2)
-        self._line = scale, shift = _line(mean, variance, scale, shift)
-        return x * scale.to(x.dtype)[:, None, None] + shift.to(x.dtype)[:, None, None]
-
     def fold(self) -> None:
-        """Make what was done by `_pooled` a part of the convolution."""
+        """Make what the norm did to the image that was watched a part of the convolution."""
         assert self._line is not None
-        scale, shift = self._line
+        scale, shift = (value[0] for value in self._line)
         self.convolution.weight.mul_(scale[:, None, None, None])
         self.convolution.bias.mul_(scale).add_(shift)  # type: ignore[union-attr]
-        self.norm, self._line, self.pooled = None, None, False
+        self.norm, self._line, self.watched = None, None, False
 
 
 class _Residual(nn.Module):
@@ -336,15 +337,3 @@ class _Residual(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor | None, rows: Rows) -> Tensor:
         return rows.add(self, x, self.second(self.first(x, style, rows), style, rows))
-
-
-def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each channel of each image, (N, C), in float32."""
-    variance, mean = torch.var_mean(full(x), (2, 3), correction=0)
-    return mean, variance
-
-
-def _line(mean: Tensor, variance: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Put norm, scale and shift into one factor and one addend."""
-    factor = scale * (variance + EPSILON).rsqrt()
-    return factor, shift - factor * mean

@@ -40,7 +40,6 @@ VECTOR = ".safetensors"  # suffix of a style that was saved
 LOOK = 256  # pixels of a side that the prediction network was trained on: styles are shrunk to as many in all
 LEAST = 32  # pixels of a side: smaller images are mirrored before a network sees them
 WHOLE = 768 * 768  # pixels that pass through the transformer in one piece, with their own statistics
-PART = 192  # pixels of a side: parts of larger photographs that their statistics are measured on
 BAND, BYTES = 2**17, 2048  # pixels of a band at most, and what the transformer works with for each
 STRIP = 64  # rows that are made at a time
 
@@ -156,9 +155,9 @@ class Stylize(Task):
     Notes
     -----
     ``fast``: a network turns the style into 100 numbers, another paints with scales and shifts made from these. Up to
-    768x768 pixels a photograph passes through it whole. Of a larger one the norms' statistics are measured on parts of
-    192x192 pixels, spread evenly; then it passes in bands of rows, each layer keeping the rows that its next band
-    needs: no seams, nothing twice. ``strength`` lies between the photograph's own style vector and the wanted one; as
+    768x768 pixels a photograph passes through it whole. Of a larger one the norms' statistics are measured when it is
+    shrunk to as many; then it passes in bands of rows, each layer keeping the rows that its next band needs: no seams,
+    nothing twice. ``strength`` lies between the photograph's own style vector and the wanted one; as
     they come to be equal, the photograph shows through, and with strength 0 it is what it was.
 
     ``optimize``: see `velatura.stylization`. Depth, alpha, profile and metadata are those of the photograph; a grey one
@@ -413,10 +412,9 @@ class Stylize(Task):
 
         half, height = half_precision(self._device), picture.height
         with torch.inference_mode():
-            parts = torch.cat([_tensor(part) for part in _parts(picture)]).to(self._device)
+            small = _tensor(_resized(picture, (WHOLE / (height * picture.width)) ** 0.5)).to(self._device)
             with torch.autocast(self._device.type, half or torch.bfloat16, enabled=half is not None):
-                fixed = self.network.transformer.fixed(parts, style)
-            del parts
+                fixed = self.network.transformer.fixed(small, style)
             network = for_inference(fixed, half)
             pixels = min(BAND, int(self._memory * 2**20 / BYTES))
             rows = max(pixels // picture.width // network.multiple, 1) * network.multiple
@@ -692,18 +690,6 @@ def _mirrored(image: np.ndarray) -> np.ndarray:
     """Continue an image to the right and below by its mirror image until a network can see it."""
     missing = [(0, max(LEAST - length, 0)) for length in image.shape[:2]]
     return np.pad(image, (*missing, (0, 0)), mode="symmetric") if any(end for _, end in missing) else image
-
-
-def _parts(picture: Picture) -> Iterator[np.ndarray]:
-    """Cut squares out, as many pixels as may pass in one piece, spread evenly over the photograph."""
-    height, width = min(PART, picture.height), min(PART, picture.width)
-    count = WHOLE // (height * width)
-    down = min(max(round((count * picture.height / picture.width) ** 0.5), 1), picture.height // height)
-    across = min(max(count // down, 1), picture.width // width)
-    for top in np.linspace(0, picture.height - height, down).round().astype(int):
-        rows = _colours(picture, top, top + height)
-        for left in np.linspace(0, picture.width - width, across).round().astype(int):
-            yield rows[:, left : left + width]
 
 
 def _tensor(image: np.ndarray) -> Tensor:

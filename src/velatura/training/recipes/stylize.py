@@ -104,7 +104,7 @@ class TrainStylize:
     @cached_property
     def held(self) -> list[tuple[Tensor, Tensor, StyleLoss]]:
         """Held-out pairs and what they are measured by, always the same."""
-        return [(*pair, self.loss(*pair, FLOOR)) for pair in held_out_pairs(self.config, QUICK)]
+        return [(*pair, self.loss(*pair, FLOOR)) for pair in held_out_pairs(self.config, QUICK, SIDE)]
 
     def optimizers(self) -> dict[str, Optimizer]:
         """Muon for the transformer's inner convolutions, Adam for the rest, or Adam for all."""
@@ -169,7 +169,7 @@ class TrainStylize:
             unstyled photograph's total loss, ``style`` as that of its style loss; ``pairs``.
         """
         rows = []
-        for content, style in held_out_pairs(self.config, ALL):
+        for content, style in held_out_pairs(self.config, ALL, SIDE):
             rows.append(self._shares(self.loss(content, style, FLOOR), content, network(content, style)))
         return {
             "pairs": len(rows),
@@ -186,7 +186,7 @@ class TrainStylize:
     def sheet(self, network: nn.Module) -> NDArray[np.uint8]:
         """Photographs across, styles down, at the left and on top what they are made from."""
         device = next(network.parameters()).device
-        pairs = held_out_pairs(self.config, 5)
+        pairs = held_out_pairs(self.config, 5, SIDE)
         contents, styles = (torch.cat(images).to(device) for images in zip(*pairs, strict=True))
         rows = [torch.cat([torch.ones_like(styles[:1]), contents])]
         for style in styles:
@@ -221,7 +221,7 @@ class TrainStylize:
         return content, recoloured(style, rng) if rng.random() < self.config.recolour else style, False
 
 
-def held_out_pairs(config: StylizeConfig, count: int, side: int = SIDE) -> list[tuple[Tensor, Tensor]]:
+def held_out_pairs(config: StylizeConfig, count: int, side: int) -> list[tuple[Tensor, Tensor]]:
     """Photographs and styles that nothing is trained on, (1, 3, side, side) each, spread evenly over both.
 
     Raises
