@@ -25,6 +25,8 @@ _HOMES = {
     "Restore": "velatura.tasks.restore",
     "restore": "velatura.tasks.restore",
     "Result": "velatura.task",
+    "Stylize": "velatura.tasks.stylize",
+    "stylize": "velatura.tasks.stylize",
     "VelaturaError": "velatura.errors",
 }
 
@@ -38,12 +40,14 @@ __all__ = [
     "Pipeline",
     "Restore",
     "Result",
+    "Stylize",
     "Upscale",
     "VelaturaError",
     "__version__",
     "blend",
     "inpaint",
     "restore",
+    "stylize",
     "upscale",
 ]
 
@@ -54,6 +58,7 @@ if TYPE_CHECKING:
     from velatura.tasks.blend import Blend, blend
     from velatura.tasks.inpaint import Inpaint, inpaint
     from velatura.tasks.restore import Restore, restore
+    from velatura.tasks.stylize import Stylize, stylize
     from velatura.tasks.upscale import Upscale, upscale
 
 

@@ -36,6 +36,7 @@ RECIPES = {
     "srcnn": ("upscale", "TrainSRCNN", "SRCNNConfig"),
     "srgan": ("upscale_gan", "TrainSRGAN", "SRGANConfig"),
     "srresnet": ("upscale", "TrainSRResNet", "SRResNetConfig"),
+    "style-fast": ("stylize", "TrainStylize", "StylizeConfig"),
     "triplet-mapping": ("restore_triplet", "TrainMapping", "MappingConfig"),
     "triplet-vae-clean": ("restore_triplet", "TrainCleanVAE", "PhotoVAEConfig"),
     "triplet-vae-old": ("restore_triplet", "TrainOldVAE", "OldVAEConfig"),
