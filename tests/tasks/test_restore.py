@@ -1,7 +1,5 @@
 """Restoration with small networks of random numbers: what it promises whatever the weights."""
 
-import sys
-import types
 import warnings
 
 import numpy as np
@@ -12,7 +10,7 @@ from restorers import THRESHOLD, make, ship
 from skimage import data
 
 import velatura
-from velatura import InputError, ModelError, Restore, catalog, restore
+from velatura import InputError, ModelError, Restore, catalog, face_refinement, restore
 from velatura.image import ImageWarning
 from velatura.ops.degrade import UNFADED
 from velatura.ops.fading import undone
@@ -274,18 +272,17 @@ def test_faces_warn_once_and_only_when_asked_for(task, photo):
 def test_faces_are_refined_in_the_image_as_a_whole(task, photo, monkeypatch):
     seen = []
 
-    def refine(image, *, strength):
-        seen.append((image.shape, image.dtype, strength))
+    def refine(image, *, strength, refiner):
+        seen.append((image.shape, image.dtype, strength, refiner))
         return 1 - image
 
-    refinement = types.ModuleType("velatura.face_refinement")
-    refinement.refine = refine
-    monkeypatch.setitem(sys.modules, "velatura.face_refinement", refinement)
+    monkeypatch.setattr(face_refinement, "refine", refine)
+    monkeypatch.setattr(face_refinement, "load_refiner", lambda device: f"on {device}")
     monkeypatch.setattr(module, "_is_shipped", lambda name: True)
     for kind in ("colour", "grey"):
         image = KINDS[kind](photo)
         np.testing.assert_array_equal(255 - task(image, face_strength=0.4).image, task(image, faces=False).image)
-    assert seen == [(photo.shape, np.float32, 0.4)] * 2  # not for those that want none
+    assert seen == [(photo.shape, np.float32, 0.4, "on auto")] * 2  # not for those that want none
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

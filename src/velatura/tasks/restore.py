@@ -249,10 +249,9 @@ class Restore(Task):
             return None
         missing = [name for name in FACES if not _is_shipped(name)]
         if not missing:
-            from importlib import import_module
+            from velatura.face_refinement import load_refiner, refine
 
-            refine = import_module("velatura.face_refinement").refine
-            return partial(refine, strength=params.face_strength)
+            return partial(refine, strength=params.face_strength, refiner=load_refiner(device=self._device))
         if params.faces:
             warn(f"faces are not refined: this version has no {' and no '.join(missing)}")
         return None
