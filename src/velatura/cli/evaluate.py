@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from velatura.cli.evaluate_inpaint import InpaintOptions
+from velatura.cli.evaluate_restore import Part
 from velatura.errors import InputError, MachineError
 from velatura.metrics.report import Column, Interval, Report, bootstrap, check_json, table, write_json
 
@@ -23,7 +24,7 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    task: Literal["blend", "inpaint", "stylize", "upscale", "fidelity"],
+    task: Literal["blend", "inpaint", "restore", "stylize", "upscale", "fidelity"],
     /,
     *,
     data: Annotated[
@@ -50,9 +51,10 @@ def evaluate(
         Path | None,
         Parameter(
             metavar="DIR",
-            help="Write a sheet for blind comparison and its key (upscale), sheets of fills (inpaint) or of styles.",
+            help="Write a sheet for blind comparison and its key (upscale), or of results (inpaint, restore, stylize).",
         ),
     ] = None,
+    part: Annotated[Part, Parameter(help="What of restoration is measured (restore).")] = "fidelity",
     inpaint: Annotated[InpaintOptions, Parameter(name="*")] = InpaintOptions(),  # noqa: B008  it is frozen
     protocol: Annotated[
         Literal["rgb", "y", "y2", "y3", "y4"],
@@ -78,8 +80,10 @@ def evaluate(
         raise InputError(f"--data {data}: no such folder")
     if json is not None:
         check_json(json, overwrite=overwrite, inputs=_read(data, reference, model))
-    asked = {"--sheet": sheet is not None, "--faces": faces, "--worn": worn} | dict.fromkeys(inpaint.given(), True)
-    owners = {"--sheet": ("upscale", "inpaint", "stylize"), "--faces": ("upscale",), "--worn": ("upscale",)}
+    asked = {"--sheet": sheet is not None, "--faces": faces, "--worn": worn, "--part": part != "fidelity"}
+    asked |= dict.fromkeys(inpaint.given(), True)
+    owners = {"--sheet": ("upscale", "inpaint", "restore", "stylize"), "--faces": ("upscale",), "--worn": ("upscale",)}
+    owners |= {"--part": ("restore",), "--limit": ("inpaint", "restore")}
     for option in (option for option, given in asked.items() if given):
         if task not in (tasks := owners.get(option, ("inpaint",))):
             raise InputError(f"{option} belongs to evaluate {' and '.join(tasks)}, not to evaluate {task}")
@@ -104,6 +108,15 @@ def evaluate(
 
         with progress_bar() as progress:
             report = evaluate_inpaint(model, data, inpaint, sheet=sheet, progress=progress)
+    elif task == "restore":
+        from velatura.cli.common import progress_bar
+        from velatura.cli.evaluate_restore import evaluate_restore
+        from velatura.tasks.restore import MODEL
+
+        with progress_bar() as progress:
+            report = evaluate_restore(
+                model or (MODEL,), data, part=part, limit=inpaint.limit, sheet=sheet, progress=progress
+            )
     elif len(model) > 1:
         raise InputError(f"evaluate {task} measures one model; got {', '.join(model)}")
     elif task == "stylize":
