@@ -82,3 +82,13 @@ def test_restore(tmp_path: Path):
     assert Image.open(folder / "restored.tif").size == (256, 256)
     assert Image.open(folder / "before-and-after.png").size == (2 * 256 + 8, 256)
     run("restore.py", tmp_path)  # a second time
+
+
+def test_stylize(tmp_path: Path):
+    said = run("stylize.py", tmp_path)
+    assert "optimised: (200, 300, 3), loss" in said
+    assert "pictures: ['step-00010.png', 'step-00020.png']" in said
+    assert "refused: unknown layer 'conv9'" in said
+    folder = tmp_path / "velatura-example"
+    assert Image.open(folder / "optimised.png").size == (300, 200)
+    assert (folder / "loss.svg").is_file()
