@@ -232,13 +232,14 @@ def _fidelity(work: _Work) -> Report:
     rows: dict[str, list[Interval]] = {}
     count = 0
     has_telea = find_spec("cv2") is not None
+    lines = work.scans("lines") if has_telea else []
+    threshold = _best([_hat(scan.image) for scan in lines], [scan.mask for scan in lines]) if has_telea else 0.0
     notes = [] if has_telea else ["No Telea: OpenCV is not installed (pip install 'velatura[bench]')."]
     for kind in DAMAGED:
         scans = work.scans(kind)
         ways: dict[str, Way] = {SCAN: lambda scan, image: image, MEANS: lambda scan, image: _means(image)}
         if has_telea:
-            threshold = _best([_hat(scan.image) for scan in scans], [scan.mask for scan in scans])
-            ways[f"{USUAL} ({HAT})"] = lambda scan, image, least=threshold: _usual(image, _hat(scan.image) > least)
+            ways[f"{USUAL} ({HAT})"] = lambda scan, image: _usual(image, _hat(scan.image) > threshold)
             ways[f"{USUAL} (true mask)"] = lambda scan, image: _usual(image, scan.mask)
         for name, task in work.tasks.items():
             ways[name] = lambda scan, image, task=task: _ours(task, image, **_alone(task))
@@ -257,7 +258,7 @@ def _fidelity(work: _Work) -> Report:
             "fixed seeds: unstructured = blur, noise, JPEG, reduction; lines and areas = the same with scratches, "
             "hairs, dust, creases, tears, ink, and with holes, stains, patches; no fading, faces not refined. "
             "Non-local means (scikit-image) are as strong as the noise estimated by the median of Haar's diagonal "
-            "details; the top-hat has its best threshold on these very scans. Damage is found by "
+            "details; the top-hat has its best threshold on these very scans with lines. Damage is found by "
             f"{DETECTOR}, or the true mask given."
         ),
         data=_words(work),
