@@ -76,7 +76,11 @@ def test_version(capsys: pytest.CaptureFixture[str]):
     ("words", "message"),
     [
         (["blnd"], "unknown command 'blnd'; did you mean 'blend'?"),
-        (["zzz"], "unknown command 'zzz'; known: blend, upscale, inpaint, restore, pipeline, stylize, train, evaluate, "),
+        (
+            ["zzz"],
+            "unknown command 'zzz'; known: blend, upscale, inpaint, restore, pipeline, stylize, train, evaluate, models, "
+            "demo, doctor",
+        ),
         (["--verison"], "unknown option '--verison'; did you mean '--version'?"),
     ],
 )
