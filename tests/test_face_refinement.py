@@ -1,5 +1,7 @@
 """Refining faces: what changes, what does not, and that nothing shows where a face was put back."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -102,6 +104,12 @@ def test_small_faces_are_left_alone(photo):
     assert not np.array_equal(refine(photo, faces=[face_at(50, 50, SMALLEST + 1)], refiner=Adds(bump())), photo)
 
 
+def test_what_holds_a_surer_face_is_none(photo, face):
+    around = replace(face_at(20, 10, 170), score=0.6)
+    alone, both = (refine(photo, faces=faces, refiner=Adds(bump())) for faces in ([face], [around, face]))
+    assert np.array_equal(alone, both)
+
+
 def test_a_face_without_colour_stays_so(photo, face):
     grey = photo.mean(2, keepdims=True).repeat(3, 2).astype(np.float32)
     tint = bump() * np.array([1.0, 0.5, 0.0])
@@ -112,7 +120,7 @@ def test_a_face_without_colour_stays_so(photo, face):
 
 
 def test_faces_at_the_border_and_over_one_another(photo):
-    faces = [face_at(-40, -30, 96), face_at(150, 140, 96), face_at(60, 60, 80), face_at(80, 70, 80)]
+    faces = [face_at(-40, -30, 96), face_at(150, 140, 96), face_at(40, 60, 80), face_at(90, 90, 80)]
     made = refine(photo, faces=faces, refiner=Adds(bump()))
     assert made.shape == photo.shape
     assert np.isfinite(made).all()

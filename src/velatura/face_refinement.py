@@ -85,7 +85,7 @@ def refine(
         )
     if strength == 0:
         return image
-    found = find_faces(image) if faces is None else faces
+    found = _apart(find_faces(image) if faces is None else faces)
     if not found:
         return image
     net = load_refiner() if refiner is None else refiner
@@ -114,6 +114,17 @@ def load_refiner(name_or_path: str | Path = REFINER, device: str = "cpu") -> Fac
         The weights are missing or damaged.
     """
     return catalog.load(name_or_path, {"FaceRefiner": FaceRefiner}, resolve_device(device))
+
+
+def _apart(faces: Sequence[Face]) -> list[Face]:
+    """Leave out what holds the middle of a surer face, as a head with its shoulders does: a face holds no other."""
+    kept: list[Face] = []
+    for face in sorted(faces, key=lambda face: -face.score):
+        left, top, right, bottom = face.box
+        middles = [((one.box[0] + one.box[2]) / 2, (one.box[1] + one.box[3]) / 2) for one in kept]
+        if not any(left < x < right and top < y < bottom for x, y in middles):
+            kept.append(face)
+    return kept
 
 
 def _refine_one(image: Image, face: Face, net: FaceRefiner, strength: float) -> None:
