@@ -7,9 +7,9 @@
 
 One thread; CPU time is user plus system time of the process; both ways run in turn in one process, arrays in and arrays
 out; the median counts. Photographs of scikit-image's, worn by `velatura.ops.damage.old_scan` without fading; the usual
-way is given the true mask (OpenCV's Telea, then its non-local means with the noise's deviation estimated by wavelets),
-ours finds its own, but where it says otherwise. Fidelity is PSNR against the photograph. Memory is the resident set's
-peak, torch included.
+way is given the true mask (OpenCV's Telea, then its non-local means, as strong as the noise by the median of Haar's
+details), ours finds its own, but where it says otherwise. Fidelity is PSNR against the photograph. Memory is the
+resident set's peak, torch included.
 """
 
 from __future__ import annotations
@@ -61,11 +61,12 @@ def _colours_alone(model: str | None) -> dict[str, Any]:
 
 def usual(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     import cv2
-    from skimage.restoration import estimate_sigma
+
+    from velatura.cli.evaluate_restore import noise_of
 
     cv2.setNumThreads(1)
     filled = cv2.inpaint(image, mask, 3, cv2.INPAINT_TELEA)
-    sigma = float(np.mean(estimate_sigma(filled, channel_axis=2)))
+    sigma = LEVELS * noise_of(filled)
     return cv2.fastNlMeansDenoisingColored(filled, None, sigma, sigma, 7, 21)
 
 
