@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
+from restorers import ship
 from upscalers import save
 
 import velatura
-from velatura import InputError, ModelError, Pipeline, Upscale
+from velatura import InputError, ModelError, Pipeline, Upscale, catalog
 from velatura.errors import Cancelled
 from velatura.image import Picture
 from velatura.pipeline import Step, _sheet, _stages, applications
@@ -136,6 +137,15 @@ def test_other_images_come_by_name(photo: np.ndarray, tmp_path: Path):
     by_array = Pipeline([Step("blend", {"source": source, "at": (3, 2), "method": "paste"}), PLAIN])
     for pipeline in (by_file, by_array):
         assert np.array_equal(pipeline(photo).image, velatura.upscale(expected, model="bicubic", scale=2).image)
+
+
+def test_restoring_then_enlarging(photo: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    ship(tmp_path, monkeypatch)
+    restored = velatura.restore(photo, "off", fading=False).image
+    made = Pipeline(["restore:scratches=off,fading=off", PLAIN])(photo)
+    assert np.array_equal(made.image, velatura.upscale(restored, model="bicubic", scale=2).image)
+    assert made.made_by == "direct"
+    catalog._read_catalog.cache_clear()
 
 
 def test_the_file_stays_what_it_is(tmp_path: Path, network: Path):

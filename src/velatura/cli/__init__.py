@@ -76,9 +76,7 @@ app.command("velatura.cli.blend:blend", name="blend", group=_IMAGES, help="Put a
 app.command("velatura.cli.upscale:upscale", name="upscale", group=_IMAGES, help="Enlarge a photograph.")
 app.command("velatura.cli.inpaint:inpaint", name="inpaint", group=_IMAGES, help="Fill holes in a photograph.")
 app.command("velatura.cli.restore:restore", name="restore", group=_IMAGES, help="Restore an old photograph.")
-app.command(
-    "velatura.cli.pipeline:pipeline", name="pipeline", group=_IMAGES, help="Run several of these, one after the other."
-)
+app.command("velatura.cli.pipeline:pipeline", name="pipeline", group=_IMAGES, help="Run several applications in a row.")
 app.command("velatura.cli.stylize:stylize", name="stylize", group=_IMAGES, help="Paint a photograph in any style.")
 app.command("velatura.cli.train:train", name="train", group=_MODELS, help="Train a model from a recipe.")
 app.command("velatura.cli.evaluate:evaluate", name="evaluate", group=_MODELS, help="Measure a model on your images.")
