@@ -467,7 +467,8 @@ def _labels(work: _Work) -> Report:
     return replace(
         _detection_report(
             "Damage found on real old photographs",
-            f"Crops of {SIDE}x{SIDE} pixels, marked by hand; what could not be told by eye does not count.",
+            f"Crops of {SIDE}x{SIDE} pixels, marked by hand; what could not be told by eye does not count, "
+            "nor do pixels that touch a mark.",
             "old_photos",
             len(crops),
             rows,

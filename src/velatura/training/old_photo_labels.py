@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from scipy.ndimage import binary_dilation
 
 from velatura.errors import InputError
 from velatura.ops.damage import COVERED
@@ -42,7 +43,7 @@ class Labelled:
     mask : ndarray of float32, (SIDE, SIDE)
         1 where a mark covers more than a quarter of a pixel, else 0.
     counts : ndarray of bool, (SIDE, SIDE)
-        False where it could not be told.
+        False where it could not be told, and on the pixels that touch a mark: a hand is no more exact than that.
     """
 
     name: str
@@ -68,9 +69,10 @@ def read_labelled(data: Path) -> list[Labelled]:
             raise InputError(f"{SET} holds no {crop['file']}, which labels were made for; expected the set as it was")
         left, top = crop["place"]
         image = photographs[where[crop["file"]]][top : top + SIDE, left : left + SIDE]
-        unsure = draw({"areas": crop.get("unsure", ())})
+        mask, unsure = draw(crop) > 0, draw({"areas": crop.get("unsure", ())}) > 0
+        beside = np.asarray(binary_dilation(mask, np.ones((3, 3), bool))) & ~mask
         unit = image.astype(np.float32) / np.float32(255)
-        found.append(Labelled(crop["file"], (left, top), unit, draw(crop), unsure == 0))
+        found.append(Labelled(crop["file"], (left, top), unit, mask.astype(np.float32), ~(unsure | beside)))
     return found
 
 
