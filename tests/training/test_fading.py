@@ -83,4 +83,4 @@ def test_an_untrained_one_changes_little(recipe, monkeypatch):
 
 def test_settings_fit():
     config = make_config(fading.FadingConfig, Path(fading.__file__).with_name("fading.toml"))
-    assert fading.TrainFading(config).arguments == {"width": 128, "dropout": 0.15}
+    assert fading.TrainFading(config).arguments == {"width": 128, "dropout": 0.05}
