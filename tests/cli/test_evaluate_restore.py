@@ -101,7 +101,8 @@ def test_damage_found(folder: Path, tmp_path: Path):
 
 def test_labels(folder: Path, tmp_path: Path):
     read = report(folder, tmp_path, "--part", "labels", "--sheet", str(tmp_path / "sheets"))
-    assert (set(read["rows"]), read["count"], read["things"]) == ({"scratch-detector", "top-hat"}, 2, "crops")
+    kinds = {f"{name}, {kind}" for name in ("scratch-detector", "top-hat") for kind in ("lines and spots", "all marks")}
+    assert (set(read["rows"]), read["count"], read["things"]) == (kinds, 2, "crops")
     assert Image.open(tmp_path / "sheets" / "labels.png").width > 4 * 256
 
 

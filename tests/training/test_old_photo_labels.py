@@ -64,6 +64,7 @@ def test_crops_are_cut_where_labels_lie(tmp_path):
         assert np.rint(255 * one.image[0, 0, :2]).tolist() == [one.place[0] // 2, one.place[1] // 2]
         assert one.mask.shape == one.counts.shape == (SIDE, SIDE)
         assert one.counts.mean() > 0.4
+        assert (one.mask[one.is_area] == 1).all()
     spot = next(one for one, crop in zip(found, CROPS, strict=True) if crop["file"] == "1890sShoeShopOhio.jpg")
     assert spot.mask[45, 56]
     assert spot.counts[45, 56]

@@ -445,15 +445,13 @@ def _labels(work: _Work) -> Report:
     hats = [_hat(image) for image in images]
     threshold = work.tasks[work.judged].detector.threshold
 
-    def counted(values: Sequence[NDArray]) -> list[NDArray]:
-        return [one[crop.counts] for one, crop in zip(values, crops, strict=True)]
-
-    truth = counted([crop.mask for crop in crops])
-    best = _best(counted(hats), truth)
-    rows = {
-        DETECTOR: detection(counted(found), truth, threshold),
-        HAT: detection(counted(hats), truth, best),
-    }
+    rows, best = {}, 0.0
+    for kind in ("lines and spots", "all marks"):
+        counts = [crop.counts & ~(crop.is_area & (kind != "all marks")) for crop in crops]
+        truth = _counted([crop.mask for crop in crops], counts)
+        best = _best(_counted(hats, counts), truth)
+        rows[f"{DETECTOR}, {kind}"] = detection(_counted(found, counts), truth, threshold)
+        rows[f"{HAT}, {kind}"] = detection(_counted(hats, counts), truth, best)
     whole = [one for one, crop in zip(found, crops, strict=True) if not crop.mask.any()]
     flagged = f"{100 * float(np.mean([one > threshold for one in whole])):.2f} %" if whole else "none"
     shown = sorted(range(len(crops)), key=lambda i: -crops[i].mask.mean())[:SHOWN]
@@ -468,7 +466,7 @@ def _labels(work: _Work) -> Report:
         _detection_report(
             "Damage found on real old photographs",
             f"Crops of {SIDE}x{SIDE} pixels, marked by hand; what could not be told by eye does not count, "
-            "nor do pixels that touch a mark.",
+            "nor do pixels that touch a mark; of lines and spots, nor do marked areas.",
             "old_photos",
             len(crops),
             rows,
@@ -477,6 +475,10 @@ def _labels(work: _Work) -> Report:
         things="crops",
         notes=[f"Of the pixels of crops without a mark {flagged} are flagged."],
     )
+
+
+def _counted(values: Sequence[NDArray], counts: Sequence[NDArray]) -> list[NDArray]:
+    return [one[which] for one, which in zip(values, counts, strict=True)]
 
 
 def _detection_report(

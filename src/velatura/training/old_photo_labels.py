@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import grey_dilation
 
 from velatura.errors import InputError
 from velatura.ops.damage import COVERED
@@ -42,6 +42,8 @@ class Labelled:
         0..1.
     mask : ndarray of float32, (SIDE, SIDE)
         1 where a mark covers more than a quarter of a pixel, else 0.
+    is_area : ndarray of bool, (SIDE, SIDE)
+        Where the mark is an area, not a line or a spot.
     counts : ndarray of bool, (SIDE, SIDE)
         False where it could not be told, and on the pixels that touch a mark: a hand is no more exact than that.
     """
@@ -50,6 +52,7 @@ class Labelled:
     place: tuple[int, int]
     image: NDArray[np.float32]
     mask: NDArray[np.float32]
+    is_area: NDArray[np.bool_]
     counts: NDArray[np.bool_]
 
 
@@ -69,10 +72,11 @@ def read_labelled(data: Path) -> list[Labelled]:
             raise InputError(f"{SET} holds no {crop['file']}, which labels were made for; expected the set as it was")
         left, top = crop["place"]
         image = photographs[where[crop["file"]]][top : top + SIDE, left : left + SIDE]
-        mask, unsure = draw(crop) > 0, draw({"areas": crop.get("unsure", ())}) > 0
-        beside = np.asarray(binary_dilation(mask, np.ones((3, 3), bool))) & ~mask
+        mask, unsure = draw(crop), draw({"areas": crop.get("unsure", ())})
+        is_area = draw({"areas": crop.get("areas", ())}) > 0
+        beside = grey_dilation(mask, (3, 3)) > mask
         unit = image.astype(np.float32) / np.float32(255)
-        found.append(Labelled(crop["file"], (left, top), unit, mask.astype(np.float32), ~(unsure | beside)))
+        found.append(Labelled(crop["file"], (left, top), unit, mask, is_area, ~((unsure > 0) | beside)))
     return found
 
 
