@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 from _common import LEVELS, Figure, command_line, cpu_seconds, in_own_process, photograph, resident
 
+from velatura import catalog
 from velatura.device import limit_threads
 from velatura.tasks.stylize import MODEL
 
@@ -161,7 +162,8 @@ def step(model: str | None, quick: bool) -> Iterator[Figure]:
     side, count = (64, 2) if quick else (256, 6)
     content, painting = tensor(photograph("astronaut", side, side)), tensor(style()[:side, :side])
     half = half_precision(torch.device("cpu"))
-    ours, usual = load_extractor("velatura"), VGG19("conv3_4").eval().requires_grad_(False)
+    ours: Any = load_extractor("velatura")
+    usual: Any = VGG19("conv3_4").eval().requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore
     calls: dict[str, Callable[[], Any]] = {}
     for words, features, layers, rounded in (
         ("VGG-19, float32", usual, tuple(SAME.values()), None),
@@ -198,15 +200,14 @@ def pairs(count: int) -> list[tuple[Any, Any]]:
 
 def teachers() -> Any:
     """The trained teachers under our layers' names, in our units; None where they are not."""
-    from velatura.stylization import load_extractor
+    from velatura.nets.features import Features
     from velatura.training.recipes.features import TEACHERS, read_teachers
 
     folder = Path(DATA).resolve().parent / "pretrained"
     if not DATA or not all((folder / name).is_file() for name in TEACHERS):
         print("  no data folder (VELATURA_DATA) with `pretrained` beside it: left out")
         return None
-    units: Any = load_extractor("velatura")
-    return read_teachers(folder, units)
+    return read_teachers(folder, catalog.load("features", {"Features": Features}))
 
 
 def grams(model: str | None, quick: bool) -> Iterator[Figure]:

@@ -139,6 +139,12 @@ def test_gram_matrix():
     np.testing.assert_allclose(losses.gram_matrix(maps).numpy(), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_slope_of_gram_matrices(order):
+    maps = torch.randn(2, 3, 4, 5, dtype=torch.float64).contiguous(memory_format=order).requires_grad_()
+    assert torch.autograd.gradcheck(losses.gram_matrix, (maps,))
+
+
 def test_gram_matrices_of_two_sizes_compare(pair):
     image = pair[0]
     torch.testing.assert_close(losses.gram_matrix(torch.cat([image, image], 2)), losses.gram_matrix(image))

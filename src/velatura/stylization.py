@@ -26,6 +26,7 @@ from velatura import catalog
 from velatura.errors import InputError, ModelError
 from velatura.losses import FeatureMaps, StyleLoss, gram_matrix, total_variation
 from velatura.nets.features import Features
+from velatura.nets.style_features import StyleFeatures
 from velatura.nets.vgg19 import VGG19
 
 __all__ = [
@@ -53,7 +54,7 @@ INKS = ("#222", "#2a7", "#c43")  # of total, content, style
 NOISE = 0.25  # standard deviation around mid-grey of a start from noise
 
 
-def load_extractor(spec: str, device: torch.device | str = "cpu") -> Features | VGG19:
+def load_extractor(spec: str, device: torch.device | str = "cpu") -> StyleFeatures | VGG19:
     """Get what the losses look through.
 
     Parameters
@@ -65,7 +66,7 @@ def load_extractor(spec: str, device: torch.device | str = "cpu") -> Features | 
 
     Returns
     -------
-    Features or VGG19
+    StyleFeatures or VGG19
         Without gradients of its own.
 
     Raises
@@ -75,9 +76,11 @@ def load_extractor(spec: str, device: torch.device | str = "cpu") -> Features | 
     """
     kind, colon, file = spec.partition(":")
     if kind == "vgg19" and colon:
-        return _vgg19(Path(file).expanduser()).to(device)
-    name: str | Path = "features" if spec == "velatura" else Path(spec).expanduser()
-    return catalog.load(name, {"Features": Features}, device)
+        found: StyleFeatures | VGG19 = _vgg19(Path(file).expanduser())
+    else:
+        name: str | Path = "features" if spec == "velatura" else Path(spec).expanduser()
+        found = StyleFeatures(catalog.load(name, {"Features": Features}))
+    return found.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def _vgg19(path: Path) -> VGG19:
@@ -94,15 +97,15 @@ def _vgg19(path: Path) -> VGG19:
         raise ModelError(f"{path.name}: {error}") from None
 
 
-def default_layers(features: Features | VGG19) -> tuple[dict[str, float], dict[str, float]]:
+def default_layers(features: StyleFeatures | VGG19) -> tuple[dict[str, float], dict[str, float]]:
     """Give the usual layers of content and of style, and their weights; of a VGG-19 as far as it goes."""
-    if isinstance(features, Features):
+    if isinstance(features, StyleFeatures):
         return dict(OURS[0]), dict(OURS[1])
     content, style = ({name: 1.0 for name in layers if name in features.layers} for layers in GATYS)
     return content or {features.layers[-1]: 1.0}, style
 
 
-def check_layers(features: Features | VGG19, layers: Iterable[str]) -> None:
+def check_layers(features: StyleFeatures | VGG19, layers: Iterable[str]) -> None:
     """Refuse layers that an extractor does not have.
 
     Raises
@@ -110,7 +113,7 @@ def check_layers(features: Features | VGG19, layers: Iterable[str]) -> None:
     InputError
         One is unknown.
     """
-    known = features.LAYERS if isinstance(features, Features) else features.layers
+    known = features.LAYERS if isinstance(features, StyleFeatures) else features.layers
     for name in layers:
         if name not in known:
             raise InputError(f"unknown layer {name!r}; these features have {', '.join(known)}")
@@ -316,7 +319,9 @@ def _descend(
     half: torch.dtype | None,
 ) -> Tensor:
     """Work at one size."""
-    picture = image.clone().requires_grad_(True)
+    # The order in which convolutions are quickest; L-BFGS wants one long row.
+    quick = torch.channels_last if options.optimizer == "adam" else torch.contiguous_format
+    picture = image.clone(memory_format=quick).requires_grad_(True)
     rough = float(total_variation(content)) + 1e-3
     size = (picture.shape[-2], picture.shape[-1])
 

@@ -276,6 +276,20 @@ def test_it_learns_and_keeps_the_units(settings, tmp_path):
     assert maps["stride16"].shape == (1, 512, 2, 2)
 
 
+def test_gram_matrices_join_the_loss(settings, tmp_path):
+    values = ["steps=1", "gram=2.0", "held_out_every=9", "sheet_every=9"]
+    recipe = features.TrainFeatures(make_config(features.FeaturesConfig, settings=[*settings, *values]))
+    train(recipe, tmp_path / "run", quiet=True)
+    with (tmp_path / "run" / "log.csv").open(newline="") as file:
+        row = list(csv.DictReader(file))[-1]
+    parts = sum(float(row[f"train/{name}"]) + 0.5 * float(row[f"train/change_{name}"]) for name in Features.LAYERS)
+    assert float(row["train/loss"]) == pytest.approx(parts + 2 * float(row["train/gram"]), rel=1e-4)
+    # A student that knows the teacher's maps knows their Gram matrices.
+    maps = torch.rand(1, 4, 5, 6)
+    assert float(features._apart(maps, maps)) == 0
+    assert float(features._apart(maps, 2 * maps)) > 1
+
+
 def test_half_precision_trains_the_same_way(settings):
     values = ["precision=bf16-mixed", "channels_last=true"]
     recipe = features.TrainFeatures(make_config(features.FeaturesConfig, settings=[*settings, *values]))

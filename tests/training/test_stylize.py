@@ -79,7 +79,7 @@ def test_held_out_images_are_never_trained_on(recipe, folder):
 
 
 def test_the_predictor_sees_through_our_features(recipe):
-    ours = recipe.features.stages[1].state_dict()
+    ours = recipe.features.features.stages[1].state_dict()
     for name, value in recipe.transfer.predictor.stages[1].state_dict().items():
         assert torch.equal(value, ours[name])
     trained = {name for name, value in recipe.transfer.named_parameters() if value.requires_grad}

@@ -189,10 +189,10 @@ def _ours() -> Any:
 def _loss(who: str, extractor: FeatureMaps, content: Image, style: Image) -> StyleLoss:
     """Give the losses of a pair as one extractor sees them, without a floor: the photograph's style loss is 1."""
     from velatura.losses import StyleLoss, style_grams
-    from velatura.nets.features import Features
+    from velatura.nets.style_features import StyleFeatures
     from velatura.stylization import default_layers
 
-    if isinstance(extractor, Features):
+    if isinstance(extractor, StyleFeatures):
         contents, styles = default_layers(extractor)
     else:
         layers, deep = JUDGES[who]
@@ -230,8 +230,9 @@ def _optimized(features: Any, content: Image, style: Image, steps: Sequence[int]
 def _itself(task: Stylize, images: Sequence[tuple[Image, ...]]) -> list[str]:
     """Say how far a photograph moves whose style is itself, and its own mirror image."""
     from velatura.metrics.perceptual import perceptual_distance
+    from velatura.training.recipes.features import load_features
 
-    features, moved = _ours(), []
+    features, moved = load_features(), []
     for content, style in images[::4]:
         styles = (content, np.ascontiguousarray(content[:, ::-1]), style)
         moved.append([perceptual_distance(task(content, one).image, content, features) for one in styles])
@@ -253,7 +254,9 @@ def _alike(images: Sequence[tuple[Image, ...]], figures: Sequence[Sequence[float
     order = np.argsort(apart, kind="stable")
     quarter = max(len(order) // 4, 1)
     near, far = (np.mean([figures[i][2] for i in chosen]) for chosen in (order[:quarter], order[-quarter:]))
-    return f"Style loss of the quarter of pairs that are most alike in colour: {near:.3f}; of the least alike: {far:.3f}."
+    return (
+        f"Style loss of the quarter of pairs that are most alike in colour: {near:.3f}; of the least alike: {far:.3f}."
+    )
 
 
 def _tensor(image: Image) -> Any:

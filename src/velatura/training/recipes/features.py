@@ -29,6 +29,7 @@ from torch.optim import Adam, Optimizer
 
 from velatura import catalog
 from velatura.errors import InputError, ModelError
+from velatura.losses import gram_matrix
 from velatura.metrics.perceptual import compare
 from velatura.metrics.report import bootstrap
 from velatura.nets.features import Features
@@ -70,6 +71,7 @@ class FeaturesConfig(TrainConfig):
     widths: tuple[int, ...] = Field((32, 64, 96, 128, 192), description="channels of the trunk at each stride")
     matrix_rate: float = Field(0, ge=0, description="Muon's rate for the trunk's convolutions; 0 = Adam for all")
     change: float = Field(0.5, ge=0, description="weight of the regression of changes")
+    gram: float = Field(0, ge=0, description="weight of the regression of Gram matrices, which style losses compare")
 
 
 class Teachers(nn.Module):
@@ -185,6 +187,11 @@ class TrainFeatures:
             match, change = error.square().mean(), _relative(error, targets[name])
             loss = loss + match + self.config.change * change
             figures |= {name: match.detach(), f"change_{name}": change.detach()}
+        if self.config.gram:
+            ours, theirs = (self.student.activated(_floats(found)) for found in (maps, targets))
+            apart = torch.stack([_apart(ours[name], theirs[name]) for name in Features.LAYERS]).mean()
+            loss = loss + self.config.gram * apart
+            figures["gram"] = apart.detach()
         training.descend("features", loss)
         return {"loss": loss.detach(), **figures}
 
@@ -469,6 +476,12 @@ def _relative(error: Tensor, target: Tensor) -> Tensor:
     """Squared error of the change from the first half of a batch to the second, in units of the teacher's change."""
     (first, second), (before, after) = error.chunk(2), target.chunk(2)
     return (_square(second - first) / (_square(after - before) + FLOOR)).mean()
+
+
+def _apart(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Squared difference of Gram matrices, in units of the teacher's, which has at least a little in every map."""
+    first, second = gram_matrix(ours), gram_matrix(theirs)
+    return ((first - second).square().sum((1, 2)) / (second.square().sum((1, 2)) + FLOOR)).mean()
 
 
 def _square(maps: Tensor) -> Tensor:

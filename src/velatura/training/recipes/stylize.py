@@ -23,6 +23,7 @@ from torch.optim import Adam, Optimizer
 
 from velatura.losses import FLOOR, StyleLoss, l1, style_grams, total_variation
 from velatura.nets.features import Features
+from velatura.nets.style_features import StyleFeatures
 from velatura.nets.style_transfer import ConditionalNorm, StyleTransfer
 from velatura.training import data
 from velatura.training.muon import Muon
@@ -79,8 +80,8 @@ class TrainStylize:
         self.arguments: dict[str, Any] = {"width": config.width, "outer": config.outer, "inner": config.inner}
         torch.manual_seed(config.seed)
         self.transfer = StyleTransfer(**self.arguments)
-        if isinstance(self.features, Features):
-            self.transfer.predictor.see_through(self.features)
+        if isinstance(self.features, StyleFeatures):
+            self.transfer.predictor.see_through(self.features.features)
         # What it sees by was trained on more than style; only what it makes of that is learned here.
         self.transfer.predictor.stages.requires_grad_(False)
         self.networks: dict[str, nn.Module] = {"transfer": self.transfer}
@@ -89,7 +90,8 @@ class TrainStylize:
     def features(self) -> Any:
         """What the losses look through."""
         found = load_features(self.config.features).eval().requires_grad_(False)
-        return found.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        looked = StyleFeatures(found) if isinstance(found, Features) else found
+        return looked.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @cached_property
     def contents(self) -> dict[str, data.Images]:
