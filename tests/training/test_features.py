@@ -287,7 +287,7 @@ def test_gram_matrices_join_the_loss(settings, tmp_path):
     # A student that knows the teacher's maps knows their Gram matrices.
     maps = torch.rand(1, 4, 5, 6)
     assert float(features._apart(maps, maps)) == 0
-    assert float(features._apart(maps, 2 * maps)) > 1
+    assert float(features._apart(maps, 2 * maps)) > 0.5
 
 
 def test_half_precision_trains_the_same_way(settings):
