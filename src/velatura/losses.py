@@ -144,7 +144,8 @@ class _Gram(torch.autograd.Function):
     def forward(ctx: Any, maps: Tensor) -> Tensor:
         ctx.save_for_backward(maps)
         flat, last = _flat(maps)
-        products = flat.transpose(1, 2) @ flat if last else flat @ flat.transpose(1, 2)
+        # One image after the other: products of batches would copy the transposed maps first.
+        products = torch.stack([one.T @ one if last else one @ one.T for one in flat])
         return products.to(torch.promote_types(maps.dtype, torch.float32)) / maps[0, 0].numel()
 
     @staticmethod
