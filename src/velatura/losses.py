@@ -146,14 +146,14 @@ class _Gram(torch.autograd.Function):
         flat, last = _flat(maps)
         # One image after the other: products of batches would copy the transposed maps first.
         products = torch.stack([one.T @ one if last else one @ one.T for one in flat])
-        return products.to(torch.promote_types(maps.dtype, torch.float32)) / maps[0, 0].numel()
+        return products.to(torch.promote_types(maps.dtype, torch.float32)) / (maps.shape[2] * maps.shape[3])
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         (maps,) = ctx.saved_tensors
         flat, last = _flat(maps)
-        both = ((slope + slope.transpose(1, 2)) / maps[0, 0].numel()).to(maps.dtype)
         n, channels, height, width = maps.shape
+        both = ((slope + slope.transpose(1, 2)) / (height * width)).to(maps.dtype)
         if last:
             return (flat @ both).view(n, height, width, channels).permute(0, 3, 1, 2)
         return (both @ flat).view(maps.shape)

@@ -29,7 +29,7 @@ __all__ = ["ConditionalNorm", "StylePredictor", "StyleTransfer", "StyleTransform
 
 STRIDE = 4  # the transformer's own, in pixels; its inner blocks have twice that
 EPSILON = 1e-3  # of the variance: noise on a flat image is not made into a picture
-SHARPNESS = 50.0  # of `likeness`: vectors of two paintings of one painter lie .2 apart and more, and give 5e-5
+SHARPNESS = 1000.0  # of `likeness`: a photograph and its mirror image lie 1e-4 apart, and a style mostly over .01
 SMALLER = 0.2  # of the first scales behind a residual
 VARIED = 1e-5  # below any variance of a map, so that a root has a derivative
 
