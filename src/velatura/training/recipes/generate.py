@@ -91,6 +91,7 @@ class VAEConfig(_GeneratorConfig):
     free_nats: float = Field(0.02, ge=0, description="divergence of each latent number that costs nothing")
     masked: float = Field(1.0, ge=0, description="weight of all that concerns holes; 0 = a plain VAE")
     whole: float = Field(1.0, gt=0, le=1, description="share of a batch that is encoded without a hole, too")
+    centred: float = Field(0.0, ge=0, le=1, description="share of the holes that are the paper's centre square")
     link: float = Field(1.0, ge=0, description="of these: of the divergence of the image's posterior from the hole's")
     fill: float = Field(1.0, ge=0, description="of these: of the error in the hole, after joining")
     seen: float = Field(0.3, ge=0, description="of these: of the error of the generator's image, everywhere")
@@ -266,6 +267,7 @@ class TrainVAE(_Pictured):
         # A hole is shared by some: the encoder's first guess costs by the hole.
         shared = SHARED if self.config.basis else 1
         masks = inpaint.draw_holes(rng, -(-len(image) // shared), self.config.size)
+        masks[: round(self.config.centred * len(masks))] = torch.from_numpy(inpaint.holes(self.config.size, "centre")[0])
         return image, masks.repeat_interleave(shared, dim=0)[: len(image)]
 
     def step(self, training: Training, batch: tuple[Tensor, ...], step: int) -> dict[str, Tensor]:
