@@ -267,7 +267,8 @@ class TrainVAE(_Pictured):
         # A hole is shared by some: the encoder's first guess costs by the hole.
         shared = SHARED if self.config.basis else 1
         masks = inpaint.draw_holes(rng, -(-len(image) // shared), self.config.size)
-        masks[: round(self.config.centred * len(masks))] = torch.from_numpy(inpaint.holes(self.config.size, "centre")[0])
+        centre = inpaint.holes(self.config.size, "centre")[0]
+        masks[: round(self.config.centred * len(masks))] = torch.from_numpy(centre)
         return image, masks.repeat_interleave(shared, dim=0)[: len(image)]
 
     def step(self, training: Training, batch: tuple[Tensor, ...], step: int) -> dict[str, Tensor]:
