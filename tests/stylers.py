@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -11,7 +12,7 @@ from torch import nn
 
 from velatura.nets.style_transfer import StyleTransfer
 
-ARGUMENTS = {"width": 12, "outer": 2, "inner": 1}
+ARGUMENTS: dict[str, Any] = {"width": 12, "outer": 2, "inner": 1}
 
 
 def make(seed: int = 0) -> StyleTransfer:

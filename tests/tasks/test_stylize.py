@@ -1,17 +1,12 @@
 import copy
 import re
-import sys
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from skimage import data
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from stylers import save
 
 import velatura

@@ -1,5 +1,4 @@
 import csv
-import sys
 import zipfile
 from pathlib import Path
 
@@ -7,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 from data_folder import crop
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from velatura.nets.style_transfer import StyleTransfer
 from velatura.training import data, export, recipes

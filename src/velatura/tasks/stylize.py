@@ -368,10 +368,19 @@ class Stylize(Task):
                 mixed += np.float32(share) * self._predicted(style, scale)
         return mixed
 
+    def _rounding(self) -> torch.autocast:
+        """Compute convolutions in half precision, where the device does so natively."""
+        import torch
+
+        from velatura.device import half_precision
+
+        half = half_precision(self._device)
+        return torch.autocast(self._device.type, half or torch.bfloat16, enabled=half is not None)
+
     def _predicted(self, picture: Picture, scale: float = 1.0) -> np.ndarray:
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), self._rounding():
             image = _tensor(_mirrored(_looked_at(_seen(picture), scale))).to(self._device)
             return self.network.predictor(image)[0].float().cpu().numpy()
 
@@ -413,7 +422,7 @@ class Stylize(Task):
         half, height = half_precision(self._device), picture.height
         with torch.inference_mode():
             small = _tensor(_resized(picture, (WHOLE / (height * picture.width)) ** 0.5)).to(self._device)
-            with torch.autocast(self._device.type, half or torch.bfloat16, enabled=half is not None):
+            with self._rounding():
                 fixed = self.network.transformer.fixed(small, style)
             network = for_inference(fixed, half)
             pixels = min(BAND, int(self._memory * 2**20 / BYTES))
