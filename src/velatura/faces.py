@@ -57,7 +57,8 @@ Floats = NDArray[np.float32]
 TEMPLATE: Points = np.array([[0.3475, 0.423], [0.6525, 0.423], [0.5, 0.598], [0.37, 0.736], [0.63, 0.736]])
 
 SHARE = 64  # of the picture's longer side: the default for the smallest face, so that the first look has 1,024 pixels
-THRESHOLD = 0.55  # smallest score of a face: .5 found a face in every fiftieth landscape, .6 too few of those that are covered
+# Smallest score of a face: .5 finds one in every fiftieth landscape, .6 too few of those that are covered.
+THRESHOLD = 0.55
 OVERLAP, SAME = 0.3, 0.6  # intersection over union of finds of one face, and of those whose mean is taken
 SIDE = 640  # pixels of a tile, without its halo
 STRIDE = 8  # of the net; `velatura.nets.face_finder` says so, too, but loads torch
