@@ -198,24 +198,6 @@ def test_augmenting_has_a_gradient_and_follows_the_seed():
     assert all(float(gradient.abs().sum()) > 0 for gradient in image.grad)
 
 
-def test_kernel_distance():
-    rng = torch.Generator().manual_seed(0)
-    one, same, other = torch.randn(200, 5, generator=rng), torch.randn(200, 5, generator=rng), torch.randn(200, 5) + 1
-    assert abs(generate.kernel_distance(one, same)) < 0.1
-    assert generate.kernel_distance(one, other) > 1
-    a, b = one[:3].double().numpy(), other[:2].double().numpy()
-
-    def k(x, y):
-        return (x @ y / 5 + 1) ** 3
-
-    expected = (
-        sum(k(a[i], a[j]) for i in range(3) for j in range(3) if i != j) / 6
-        + sum(k(b[i], b[j]) for i in range(2) for j in range(2) if i != j) / 2
-        - 2 * np.mean([k(x, y) for x in a for y in b])
-    )
-    assert generate.kernel_distance(one[:3], other[:2]) == pytest.approx(expected)
-
-
 def test_interpolations_stay_on_the_sphere():
     one, two = torch.nn.functional.normalize(torch.randn(2, 128), dim=1)
     between = generate.interpolations(one, two, 5)

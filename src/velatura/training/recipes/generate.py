@@ -29,6 +29,7 @@ from torch.nn import functional
 from torch.optim import Adam, Optimizer
 
 from velatura.losses import adversarial
+from velatura.metrics.realism import kernel_distance, velatura_features
 from velatura.metrics.report import bootstrap
 from velatura.nets.dcgan import Discriminator, Generator
 from velatura.nets.masked_encoder import Posterior
@@ -48,13 +49,11 @@ __all__ = [
     "VAEConfig",
     "augment",
     "interpolations",
-    "kernel_distance",
 ]
 
 SHARED = 4  # pictures that have one hole, if the encoder has a basis
 SHOWN = 8  # images in a row of a sheet
 MEASURED = 256  # images that are made, and held-out ones, to be compared as sets
-LAYERS = ("stride8", "stride16")  # of the features, that sets of images are compared in
 SHIFT, CUT = 1 / 8, 1 / 2  # of the side: Zhao et al. 2020, section 3.2
 
 
@@ -97,6 +96,7 @@ class VAEConfig(_GeneratorConfig):
     seen: float = Field(0.3, ge=0, description="of these: of the error of the generator's image, everywhere")
     content: dict[str, float] = Field({}, description="layers of the features and their weights; {}: none")
     matrix_rate: float = Field(0.0, ge=0, description="Muon's rate for the inner layers; 0 = Adam for all")
+    seeing: bool = Field(False, description="whether the decoder is shown what the encoder saw around a hole")
     basis: int = Field(0, ge=0, description="side of the principal components that begin the latents; 0 = none")
 
 
@@ -131,14 +131,14 @@ class _Pictured:
     @cached_property
     def held_features(self) -> Tensor:
         """Of `held`."""
-        return _pooled(self.features, self.held)
+        return velatura_features(self.features, self.held)
 
     def distance(self, generator: nn.Module, prior: Any) -> dict[str, float]:
         """Give the kernel distance between generated and held-out pictures, if there are features to compare in."""
         if not self.config.features:
             return {}
         made = _made(generator, prior(MEASURED, torch.Generator().manual_seed(MEASURED)))
-        return {"kernel_distance": kernel_distance(_pooled(self.features, made), self.held_features)}
+        return {"kernel_distance": kernel_distance(velatura_features(self.features, made), self.held_features)}
 
 
 class TrainDCGAN(_Pictured):
@@ -236,7 +236,7 @@ class TrainVAE(_Pictured):
     def __init__(self, config: VAEConfig) -> None:
         self.config = config
         self.name = f"vae-{config.subject}"
-        names = ("latent", "channels", "size", "width", "kernel", "basis")
+        names = ("latent", "channels", "size", "width", "kernel", "basis", "seeing")
         self.arguments = {name: getattr(config, name) for name in names}
         torch.manual_seed(config.seed)
         self.networks: dict[str, nn.Module] = {"vae": VAE(**self.arguments)}
@@ -412,25 +412,6 @@ def interpolations(first: Tensor, second: Tensor, count: int) -> Tensor:
     return (torch.sin((1 - share) * angle) * first + torch.sin(share * angle) * second) / torch.sin(angle)
 
 
-def kernel_distance(first: Tensor, second: Tensor) -> float:
-    """Squared maximum mean discrepancy of two sets of features, (n, d) and (m, d), unbiased: about 0 for one kind.
-
-    Binkowski et al., "Demystifying MMD GANs", 2018 (arXiv 1801.01401), section 4: the kernel ``(x.y / d + 1)^3``.
-
-    Differs from the paper: the features are the caller's, so the figure is not KID, and is never called so.
-    """
-    first, second = first.double(), second.double()
-
-    def kernel(a: Tensor, b: Tensor) -> Tensor:
-        return (a @ b.T / a.shape[1] + 1) ** 3
-
-    def among(x: Tensor) -> Tensor:
-        values = kernel(x, x)
-        return (values.sum() - values.diagonal().sum()) / (len(x) * (len(x) - 1))
-
-    return float(among(first) + among(second) - 2 * kernel(first, second).mean())
-
-
 def _evaluate_samples(recipe: _Pictured, generator: nn.Module) -> dict[str, Any]:
     """Kernel distance of samples, and of training pictures, from held-out ones; bootstrap over draws of samples."""
     assert isinstance(generator, Generator)
@@ -442,12 +423,12 @@ def _evaluate_samples(recipe: _Pictured, generator: nn.Module) -> dict[str, Any]
     draws = []
     for seed in range(8):
         z = generator.draw(MEASURED, torch.Generator().manual_seed(seed))
-        draws.append(kernel_distance(_pooled(recipe.features, _made(generator, z)), real))
+        draws.append(kernel_distance(velatura_features(recipe.features, _made(generator, z)), real))
     found = bootstrap(np.array(draws), seed=0)
     return {
         "distance": {
             "made": [found.value, found.low, found.high],
-            "train": kernel_distance(_pooled(recipe.features, train), real),
+            "train": kernel_distance(velatura_features(recipe.features, train), real),
         },
         "images": [MEASURED, len(real)],
     }
@@ -462,17 +443,6 @@ def _table_of_samples(scores: dict[str, Any]) -> str:
         f"kernel distance on our features, {made} samples and {held} held-out pictures: {mean:.4f} "
         f"({low:.4f}..{high:.4f}); of as many training pictures: {floor:.4f}"
     )
-
-
-@torch.no_grad()
-def _pooled(features: nn.Module, images: Tensor) -> Tensor:
-    """Give the mean over places of the features of images, grey ones as RGB: (N, d), on the CPU."""
-    device = next(features.parameters()).device
-    parts = []
-    for image in images.split(64):
-        maps = features(image.to(device).expand(-1, 3, -1, -1).clamp(0, 1), LAYERS)
-        parts.append(torch.cat([found.mean((2, 3)) for found in maps.values()], dim=1).float().cpu())
-    return torch.cat(parts)
 
 
 @torch.no_grad()

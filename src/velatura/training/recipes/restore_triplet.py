@@ -31,6 +31,7 @@ from velatura import catalog
 from velatura.errors import InputError
 from velatura.losses import content_loss, l1
 from velatura.metrics.fidelity import RGB, psnr
+from velatura.metrics.realism import kernel_distance
 from velatura.nets.masked_encoder import Posterior
 from velatura.nets.triplet import LatentDiscriminator, PhotoVAE, Triplet
 from velatura.nets.unet import cells
@@ -39,7 +40,6 @@ from velatura.training import data
 from velatura.training.muon import Muon
 from velatura.training.recipes import old_scans, restore
 from velatura.training.recipes.features import load_features
-from velatura.training.recipes.generate import kernel_distance
 from velatura.training.recipes.old_scans import Grounds, ScansConfig, Worn, eight_bit, stacked
 from velatura.training.recipes.upscale import draw_places, interval
 
@@ -446,7 +446,7 @@ class TrainMapping:
 def latent_distance(first: Tensor, second: Tensor) -> float:
     """Say how far two kinds of latents (N, C, h, w) are apart: about 0 where they are of one kind.
 
-    `velatura.training.recipes.generate.kernel_distance` of each image's means and deviations over its places, in units
+    `velatura.metrics.realism.kernel_distance` of each image's means and deviations over its places, in units
     of their deviation over the first kind.
 
     Examples

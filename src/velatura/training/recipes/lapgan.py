@@ -1,0 +1,363 @@
+"""Train LAPGAN: a pyramid of generators, every level on the halved photographs of its own size.
+
+Denton, Chintala, Szlam, Fergus 2015 (arXiv 1506.05751), section 3: of flowers and scenes, with their classes.
+
+The levels share nothing but a step: the gradient of one never reaches another, as if each were trained by itself, and
+one run, one checkpoint and one file hold the whole pyramid. Its start is a GAN, or a VAE (``start_kind``): one pyramid
+that mixes kinds.
+
+Differs from the paper: the discriminators are held by a penalty on their slope at photographs (Mescheder et al. 2018,
+arXiv 1801.04406, equation 9: R1) and see an image and its enlarged coarse one changed at random alike (Zhao et al.
+2020, arXiv 2006.10738), because there are few photographs; the generators measured are a running average. A VAE of the
+start pays for the logarithm of each image's mean squared error (Rybkin et al. 2021, arXiv 2006.13202).
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Adam, Optimizer
+
+from velatura.errors import InputError
+from velatura.losses import adversarial
+from velatura.metrics.realism import kernel_distance, velatura_features
+from velatura.metrics.report import bootstrap
+from velatura.nets.lapgan import LAPGAN, LAPGANDiscriminator, enlarge, pyramid
+from velatura.training import data
+from velatura.training.pictures import contact_sheet, to_tensor
+from velatura.training.recipe import TrainConfig
+from velatura.training.recipes.features import load_features
+from velatura.training.recipes.generate import augment
+from velatura.training.recipes.inpaint import log_error
+
+if TYPE_CHECKING:  # measuring a network needs no Lightning
+    from velatura.training.loop import Training
+
+__all__ = ["LAPGANConfig", "Labelled", "TrainLAPGAN"]
+
+SETS = {"flowers": "flowers80", "scenes": "scenes96", "faces": "faces128"}
+HELD_OUT_EVERY = 20  # of a user's photographs by name
+MEASURED = 256  # images that are made, and held-out ones, to be compared as sets
+COLUMNS = 12  # of a sheet
+LARGEST = 2  # times the size: larger originals are shrunk when they are read
+AT_LEAST = 32  # side in pixels that features take
+
+
+class LAPGANConfig(TrainConfig):
+    """Settings of `TrainLAPGAN`."""
+
+    subject: Literal["flowers", "scenes", "faces"] = Field("flowers", description="our set")
+    photographs: str | None = Field(None, description="folder of a folder for each class, instead of our set")
+    classes: dict[str, str] = Field({}, description="folders of the set and what their class is called; {}: none")
+    size: int = Field(64, ge=16, description="side in pixels of the largest images")
+    start_size: int = Field(8, ge=4, description="of the smallest: size, halved some times")
+    start_kind: Literal["gan", "vae"] = Field("gan", description="who learns the smallest images")
+    zoom: float = Field(0.1, ge=0, lt=1, description="share of the side that may be cut off, at random places")
+    latent: int = Field(64, ge=1, description="how many numbers make the smallest image")
+    width: int = Field(24, ge=4, description="channels of a level at its full size")
+    start_width: int = Field(48, ge=4, description="channels of the start")
+    critic_width: int = Field(32, ge=4, description="channels of a discriminator at half of a level's size")
+    critic_rate: float = Field(2e-4, gt=0, description="learning rate of the discriminators")
+    loss: Literal["log", "hinge"] = Field("log", description="of generators and discriminators")
+    beta1: float = Field(0.0, ge=0, lt=1, description="Adam's first decay")
+    penalty: float = Field(1.0, ge=0, description="weight gamma of R1; 0 = none")
+    penalty_every: int = Field(8, ge=1, description="steps between penalties, each as much stronger")
+    beta: float = Field(1.0, ge=0, description="of a VAE's divergence from the prior; 1 is the bound itself")
+    features: str = Field("velatura", description="what images are compared in: velatura, a file, or nothing at all")
+
+
+class Labelled:
+    """One side of the split, with classes.
+
+    Parameters
+    ----------
+    config : LAPGANConfig
+        Whose ``classes`` are the folders taken; none: all photographs, as one class.
+    side : {"train", "held-out"}
+
+    Attributes
+    ----------
+    images : Images
+    labels : ndarray of int64, (n,)
+        Number of each image's class, in the order of the settings.
+
+    Raises
+    ------
+    InputError
+        The set or the folder is missing, or holds no photograph of these classes.
+    """
+
+    def __init__(self, config: LAPGANConfig, side: Literal["train", "held-out"]) -> None:
+        self.config = config
+        if config.photographs:
+            self.images = data.read_folder(Path(config.photographs), shortest=LARGEST * config.size)
+            places = [name.rpartition("/")[0] for name in self.images.names]
+            late = np.arange(len(places)) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+            mine = late == (side == "held-out")
+        else:
+            folder = data.data_folder(config.data)
+            self.images = data.read_set(folder, SETS[config.subject], side, shortest=LARGEST * config.size)
+            places = [name.split("/", 1)[1].rpartition("/")[0] for name in self.images.names]
+            mine = np.ones(len(places), bool)
+        numbers = {place: number for number, place in enumerate(config.classes)}
+        found = np.array([numbers.get(place, -1) if numbers else 0 for place in places])
+        self.chosen = np.flatnonzero(mine & (found >= 0))
+        self.labels = found[self.chosen]
+        if not len(self.chosen):
+            known = ", ".join(sorted(set(places))[:5])
+            raise InputError(f"no {side} photographs in the folders of `classes`; the set has {known}...")
+
+    def draw(self, rng: np.random.Generator, n: int) -> tuple[Tensor, Tensor]:
+        """Draw photographs, cut and mirrored at random, (n, 3, size, size), and their classes, (n,)."""
+        chosen = rng.integers(len(self.chosen), size=n)
+        drawn = [self._changed(self.images[int(self.chosen[i])], rng) for i in chosen]
+        return to_tensor(np.stack(drawn)), torch.from_numpy(self.labels[chosen])
+
+    def whole(self, count: int) -> tuple[Tensor, Tensor]:
+        """Give `count` whole photographs at most, spread evenly over the names, and their classes."""
+        places = np.linspace(0, len(self.chosen) - 1, min(count, len(self.chosen))).round().astype(int)
+        size = self.config.size
+        pictures = [_reduced(self.images[int(self.chosen[i])], size) for i in places]
+        return to_tensor(np.stack(pictures)), torch.from_numpy(self.labels[places])
+
+    def _changed(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+        small = _reduced(image, self.config.size, 1 - rng.uniform(0, self.config.zoom), *rng.uniform(0, 1, 2))
+        return small[:, ::-1] if rng.random() < 0.5 else small
+
+
+class TrainLAPGAN:
+    """The recipe of `velatura.nets.lapgan`."""
+
+    architecture = "LAPGAN"
+
+    def __init__(self, config: LAPGANConfig) -> None:
+        self.config = config
+        self.name = f"lapgan-{config.subject}"
+        self.arguments: dict[str, Any] = {
+            "latent": config.latent,
+            "start": config.start_size,
+            "size": config.size,
+            "width": config.width,
+            "start_width": config.start_width,
+            "start_kind": config.start_kind,
+            "classes": list(config.classes.values()),
+        }
+        torch.manual_seed(config.seed)
+        self.networks: dict[str, nn.Module] = {
+            "lapgan": LAPGAN(**self.arguments),
+            "discriminator": LAPGANDiscriminator(
+                start=config.start_size,
+                size=config.size,
+                width=config.critic_width,
+                classes=len(config.classes),
+                judges_start=config.start_kind == "gan",
+            ),
+        }
+
+    @cached_property
+    def pictures(self) -> Labelled:
+        """What is trained on."""
+        return Labelled(self.config, "train")
+
+    @cached_property
+    def held(self) -> tuple[Tensor, Tensor]:
+        """Held-out photographs that samples are compared with, and their classes."""
+        return Labelled(self.config, "held-out").whole(MEASURED)
+
+    @cached_property
+    def features(self) -> nn.Module:
+        """What images are compared in."""
+        return load_features(self.config.features).eval().requires_grad_(False)
+
+    def begin(self) -> None:
+        """Tell the network how often each class is seen."""
+        net = self.networks["lapgan"]
+        assert isinstance(net, LAPGAN)
+        if net.classes:
+            counts = np.bincount(self.pictures.labels, minlength=len(net.classes))
+            net.shares.copy_(torch.from_numpy(counts / counts.sum()))
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """Adam for both."""
+        rates = {"lapgan": self.config.learning_rate, "discriminator": self.config.critic_rate}
+        betas = (self.config.beta1, 0.99)
+        return {name: Adam(self.networks[name].parameters(), lr=rate, betas=betas) for name, rate in rates.items()}
+
+    def batch(self, step: int, rank: int) -> tuple[Tensor, ...]:
+        """Photographs and classes, and latents for both networks' turns."""
+        rng = np.random.default_rng((self.config.seed, step, rank))
+        image, label = self.pictures.draw(rng, self.config.batch_size)
+        net = self.networks["lapgan"]
+        assert isinstance(net, LAPGAN)
+        drawn = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        return image, label, net.draw(2 * self.config.batch_size, drawn)
+
+    def step(self, training: Training, batch: tuple[Tensor, ...], step: int) -> dict[str, Tensor]:
+        """All discriminators learn to tell made detail from that of photographs; then the generators follow them."""
+        config = self.config
+        image, classes, z = batch
+        label = classes if config.classes else None
+        real = pyramid(image, config.start_size)
+        first, second = z.chunk(2)
+        net, critic = training.networks["lapgan"], training.networks["discriminator"]
+        with torch.no_grad():
+            made = net(first, label, real[:-1]).images
+        parts = [
+            adversarial(true, True, config.loss) + adversarial(false, False, config.loss)
+            for true, false in zip(critic(_seen(real, real), label), critic(_seen(made, real), label), strict=True)
+        ]
+        loss = torch.stack(parts).sum()
+        slope = torch.zeros_like(loss)
+        if config.penalty > 0 and step % config.penalty_every == 0:
+            with training.fabric.autocast():
+                # Fabric's wrapper allows no gradient but that of `descend`.
+                slope = _slope(self.networks["discriminator"], _seen(real, real), label)
+        training.descend("discriminator", loss + 0.5 * config.penalty * config.penalty_every * slope)
+
+        self.networks["discriminator"].requires_grad_(False)
+        images, posterior = net(second, label, real[:-1])
+        follow = [adversarial(each, True, config.loss, critic=False) for each in critic(_seen(images, real), label)]
+        total = torch.stack(follow).sum()
+        figures = {}
+        if posterior is not None:
+            figures["error"] = log_error(images[0] - real[0]).mean()
+            figures["nats"] = posterior.divergence().sum(1).mean()
+            total = total + figures["error"] + config.beta / real[0][0].numel() * figures["nats"]
+        training.descend("lapgan", total)
+        self.networks["discriminator"].requires_grad_(True)
+        sizes = [f"critic{each.shape[-1]}" for each in real][-len(parts) :]
+        figures |= dict(zip(sizes, parts, strict=True))
+        figures |= {"generator": torch.stack(follow).mean(), "slope": slope}
+        return {name: value.detach() for name, value in figures.items()}
+
+    @torch.no_grad()
+    def held_out(self, network: nn.Module) -> dict[str, float]:
+        """Kernel distance between samples of the whole pyramid and held-out photographs; that of the last level alone.
+
+        ``enlarged`` is the distance of the samples that the last level started from: the level has to be below it.
+        """
+        assert isinstance(network, LAPGAN)
+        if not self.config.features:
+            return {}
+        images = self._made(network, seed=MEASURED)
+        real = velatura_features(self.features, self.held[0])
+        figures = {"kernel_distance": images[-1], "enlarged": _bicubic(images[-2], self.config.size)}
+        return {name: kernel_distance(velatura_features(self.features, made), real) for name, made in figures.items()}
+
+    @torch.no_grad()
+    def evaluate(self, network: nn.Module) -> dict[str, Any]:
+        """Kernel distances of each size's samples and of their enlarged coarse ones from held-out photographs.
+
+        Bootstrap over draws of samples; beside, the distance of as many training photographs.
+        """
+        assert isinstance(network, LAPGAN)
+        if not self.config.features:
+            return {"levels": {}}
+        shown = [max(side, AT_LEAST) for side in network.sizes]
+        real = [self._features_of(each, side) for each, side in zip(self._halved(self.held[0]), shown, strict=True)]
+        train = self._halved(self.pictures.whole(MEASURED)[0])
+        rows: dict[int, dict[str, list[float]]] = {side: {"made": [], "enlarged": []} for side in network.sizes}
+        for seed in range(4):
+            images = self._made(network, seed)
+            for i, side in enumerate(network.sizes):
+                made = self._features_of(images[i], shown[i])
+                rows[side]["made"].append(kernel_distance(made, real[i]))
+                if i:
+                    coarse = self._features_of(_bicubic(images[i - 1], side), shown[i])
+                    rows[side]["enlarged"].append(kernel_distance(coarse, real[i]))
+        levels: dict[str, Any] = {}
+        for i, (side, found) in enumerate(rows.items()):
+            intervals = {name: bootstrap(np.array(draws), seed=0) for name, draws in found.items() if draws}
+            levels[str(side)] = {name: [each.value, each.low, each.high] for name, each in intervals.items()}
+            levels[str(side)]["train"] = kernel_distance(self._features_of(train[i], shown[i]), real[i])
+        return {"levels": levels, "images": [MEASURED, len(self.held[0])]}
+
+    def table(self, scores: dict[str, Any]) -> str:
+        """The result of `evaluate`, to be read."""
+        lines = ["kernel distance on our features from held-out photographs (KID-velatura)"]
+        for side, found in scores["levels"].items():
+            texts = [f"{name} {each[0]:.4f}" for name, each in found.items() if name != "train"]
+            lines.append(f"{side} px: {', '.join(texts)}; training photographs {found['train']:.4f}")
+        return "\n".join(lines)
+
+    @torch.no_grad()
+    def sheet(self, network: nn.Module) -> NDArray[np.uint8]:
+        """Rows of samples; then a sample from its smallest size up; then draws of three held-out coarse images."""
+        assert isinstance(network, LAPGAN)
+        drawn = torch.Generator().manual_seed(7)
+        size, device = self.config.size, next(network.parameters()).device
+        z, label = network.draw(4 * COLUMNS, drawn), network.draw_classes(4 * COLUMNS, drawn)
+        images = [each.float().cpu() for each in _on(network, z, label)]
+        rows = [images[-1].unflatten(0, (4, COLUMNS))]
+        rows += [functional.interpolate(each[:COLUMNS], (size, size))[None] for each in images[:-1]]
+        for number in range(3):
+            coarse = pyramid(self.held[0][number : number + 1], self.config.start_size)[0].expand(COLUMNS, -1, -1, -1)
+            same = self.held[1][number : number + 1].expand(COLUMNS).to(device) if network.classes else None
+            made = network(network.draw(COLUMNS, drawn).to(device), same, (coarse.to(device),)).images[-1].cpu()
+            rows.append(torch.cat([functional.interpolate(coarse[:1], (size, size)), made[1:]])[None])
+        return contact_sheet(torch.cat(rows))
+
+    def _made(self, network: LAPGAN, seed: int) -> list[Tensor]:
+        """Make `MEASURED` samples of every size, on the CPU."""
+        drawn = torch.Generator().manual_seed(seed)
+        z, label = network.draw(MEASURED, drawn), network.draw_classes(MEASURED, drawn)
+        return [each.clamp(0, 1) for each in _on(network, z, label)]
+
+    def _halved(self, image: Tensor) -> list[Tensor]:
+        return pyramid(image, self.config.start_size)
+
+    def _features_of(self, image: Tensor, side: int) -> Tensor:
+        return velatura_features(self.features, _bicubic(image, side))
+
+
+def _on(network: LAPGAN, z: Tensor, label: Tensor | None) -> list[Tensor]:
+    """Make images of all sizes in parts of 64, on the network's device, back on the CPU."""
+    device = next(network.parameters()).device
+    parts = [
+        network(some.to(device), None if label is None else label[i * 64 : (i + 1) * 64].to(device)).images
+        for i, some in enumerate(z.split(64))
+    ]
+    return [torch.cat([part[i].float().cpu() for part in parts]) for i in range(len(parts[0]))]
+
+
+def _seen(images: list[Tensor], real: list[Tensor]) -> list[Tensor]:
+    """Put each image beside the enlarged coarse one that it belongs to, and change both alike at random."""
+    pairs = [images[0]]
+    pairs += [torch.cat([made, enlarge(real[i])], dim=1) for i, made in enumerate(images[1:])]
+    return [augment(pair) for pair in pairs]
+
+
+def _slope(critic: nn.Module, seen: list[Tensor], label: Tensor | None) -> Tensor:
+    """Mean squared gradient of the logits with respect to photographs: R1, summed over the levels."""
+    seen = [each.detach().requires_grad_() for each in seen]
+    logits = torch.stack(critic(seen, label)).sum()
+    gradients = torch.autograd.grad(logits, seen, create_graph=True, allow_unused=True)
+    return torch.stack([each.square().sum((1, 2, 3)).mean() for each in gradients if each is not None]).sum()
+
+
+def _bicubic(image: Tensor, side: int) -> Tensor:
+    if image.shape[-1] == side:
+        return image
+    return functional.interpolate(image, (side, side), mode="bicubic", align_corners=False).clamp(0, 1)
+
+
+def _reduced(
+    image: NDArray[np.uint8], size: int, share: float = 1.0, right: float = 0.5, down: float = 0.5
+) -> NDArray[np.uint8]:
+    """Reduce a square of the image to `size` pixels: `share` of its shorter side, so far right and down (0..1)."""
+    height, width = image.shape[:2]
+    side = share * min(height, width)
+    left, top = right * (width - side), down * (height - side)
+    small = Image.fromarray(image).resize(
+        (size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
+    )
+    return np.asarray(small)
