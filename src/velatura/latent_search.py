@@ -128,7 +128,7 @@ def context_loss(made: Tensor, image: Tensor, weights: Tensor, norm: Literal["l1
 
 
 def search(
-    generator: nn.Module,
+    generator: Callable[[Tensor], Tensor],
     image: Tensor,
     mask: Tensor,
     z: Tensor,
@@ -141,8 +141,8 @@ def search(
 
     Parameters
     ----------
-    generator : nn.Module
-        From (N, latent) to (N, C, H, W) in 0..1, in ``eval()``.
+    generator : callable
+        From (N, latent) to (N, C, H, W) in 0..1: a network in ``eval()``.
     image : Tensor of float32, (N, C, H, W)
         0..1; nothing under the mask is read.
     mask : Tensor of float32, (N, 1, H, W)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -246,13 +247,16 @@ def fill(
     found = []
     for image, mask in zip(images.split(group), masks.split(group), strict=True):
         known, hole = image.to(model.device), mask.to(model.device)
-        start = noise.expand(len(image), -1, -1)
+        start, generator = noise.expand(len(image), -1, -1), model.generator
         if method == "encoder":
             with torch.no_grad():
-                mean, log_variance = model.need_encoder()(known, hole)
+                (mean, log_variance), seen = model.need_encoder().look(known, hole)
             start = mean[:, None] + (0.5 * log_variance[:, None]).exp() * start
+            if model.generator.seeing:
+                shown = [maps.repeat_interleave(candidates, 0) for maps in seen]
+                generator = partial(model.generator, seen=shown)
         known, hole = (planes.repeat_interleave(candidates, 0) for planes in (known, hole))
-        one = search(model.generator, known, hole, start.flatten(0, 1), options, critic=model.critic, tick=tick)
+        one = search(generator, known, hole, start.flatten(0, 1), options, critic=model.critic, tick=tick)
         found.append(_ranked(one, options, image, mask))
     return Fills(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 

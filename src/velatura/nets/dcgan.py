@@ -14,6 +14,7 @@ image after 200 steps. In ``eval()`` its statistics are fixed: an image does not
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -58,6 +59,8 @@ class Generator(nn.Module):
     basis : int
         Side in pixels of images that are weighted by the latents, summed, enlarged and added to what the convolutions
         make; 0 = none. They are no weights that learn: `velatura.nets.vae.VAE.begin` sets them.
+    seeing : bool
+        Whether it can be shown what a `Trunk` of its width saw of an image.
 
     Raises
     ------
@@ -93,6 +96,7 @@ class Generator(nn.Module):
         prior: Literal["normal", "uniform"] = "normal",
         norm: Norm = "pixel",
         basis: int = 0,
+        seeing: bool = False,
     ) -> None:
         super().__init__()
         _check(size, kernel)
@@ -115,6 +119,9 @@ class Generator(nn.Module):
             self.expand = nn.Linear(latent, widths[0] * side**2)
             self.place = nn.Unflatten(1, (widths[0], side, side))
             self.blocks = nn.ModuleList(_Block(each, kernel, norm) for each in widths)
+            if seeing:
+                # Without a bias: what is not shown adds nothing.
+                self.see = nn.ModuleList(nn.Conv2d(each, each, 1, bias=False) for each in widths)
             self.norm = _normalize(width, norm)
             self.narrow = nn.ModuleList(_convolution(before, after, kernel) for before, after in pairwise(widths))
             self.leave = nn.Conv2d(width, 4 * channels, 3, padding=1)
@@ -123,12 +130,20 @@ class Generator(nn.Module):
                 self.leave.weight.copy_(self.leave.weight[::4].repeat_interleave(4, dim=0))
                 nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
 
-    def forward(self, z: Tensor) -> Tensor:
+    @property
+    def seeing(self) -> bool:
+        """Whether it can be shown what is known of an image."""
+        return hasattr(self, "see")
+
+    def forward(self, z: Tensor, seen: Sequence[Tensor] = ()) -> Tensor:
         """Make images.
 
         Parameters
         ----------
         z : Tensor of float32, (N, latent)
+        seen : sequence of Tensor
+            Maps of a `Trunk`, the largest first, of what is known of each image; nothing for an image of the latents
+            alone. Only if it is `seeing`.
 
         Returns
         -------
@@ -137,10 +152,13 @@ class Generator(nn.Module):
         """
         if self.form == "paper":
             return 0.5 + 0.5 * torch.tanh(self.layers(self.expand(z)).float())
-        x = self.blocks[0](self.place(self.expand(z)))
-        for narrow, block in zip(self.narrow, self.blocks[1:], strict=True):
-            x = functional.interpolate(narrow(x), scale_factor=2, mode="bilinear", align_corners=False)
-            x = block(x)
+        x = self.place(self.expand(z))
+        for level, block in enumerate(self.blocks):
+            if level:
+                x = functional.interpolate(
+                    self.narrow[level - 1](x), scale_factor=2, mode="bilinear", align_corners=False
+                )
+            x = block(x + self.see[level](pixel_norm(seen[-1 - level])) if seen else x)
         return 0.5 + functional.pixel_shuffle(self.leave(_leaky(self.norm(x))), 2).float() + self._linear(z)
 
     def _linear(self, z: Tensor) -> Tensor | float:
@@ -251,10 +269,14 @@ class Trunk(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shrink maps (N, channels, H, W), H and W multiples of 16, to (N, 4 width, H / 16, W / 16)."""
-        x = self.blocks[0](self.enter(functional.pixel_unshuffle(x, 2)))
+        return self.maps(x)[-1]
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """Give what every block makes of it, the largest map first."""
+        found = [self.blocks[0](self.enter(functional.pixel_unshuffle(x, 2)))]
         for widen, block in zip(self.widen, self.blocks[1:], strict=True):
-            x = block(widen(functional.avg_pool2d(x, 2)))
-        return x
+            found.append(block(widen(functional.avg_pool2d(found[-1], 2))))
+        return found
 
 
 class _Block(nn.Module):

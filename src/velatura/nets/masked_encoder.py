@@ -128,17 +128,21 @@ class MaskedEncoder(nn.Module):
         -------
         Posterior
         """
+        return self.look(image, mask)[0]
+
+    def look(self, image: Tensor, mask: Tensor) -> tuple[Posterior, list[Tensor]]:
+        """Tell the latents, and what was seen on the way: the trunk's maps, the largest first."""
         known = 1 - mask
         with torch.autocast(image.device.type, enabled=False), torch.no_grad():
             guess = self._guess(image, known) if hasattr(self, "basis") else None
             filled = membrane(image, mask) if guess is None else known * image + mask * self._image(guess.mean)
-        x = self.trunk(torch.cat([2 * filled - 1, (2 * image - 1) * known, mask], dim=1))
-        x = functional.leaky_relu(self.squeeze(functional.leaky_relu(x, SLOPE)), SLOPE)
+        maps = self.trunk.maps(torch.cat([2 * filled - 1, (2 * image - 1) * known, mask], dim=1))
+        x = functional.leaky_relu(self.squeeze(functional.leaky_relu(maps[-1], SLOPE)), SLOPE)
         mean, log_variance = self.tell(x.flatten(1)).float().chunk(2, dim=1)
         if guess is not None:
             mean, log_variance = mean + guess.mean, log_variance + guess.log_variance
         # Smooth limits: a latent that is out of bounds still has a gradient.
-        return Posterior(mean, LIMIT * torch.tanh(log_variance / LIMIT))
+        return Posterior(mean, LIMIT * torch.tanh(log_variance / LIMIT)), maps
 
     def _guess(self, image: Tensor, known: Tensor) -> Posterior:
         """Tell the latents by the basis alone, from what is known of each of its pixels."""

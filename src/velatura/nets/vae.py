@@ -24,8 +24,10 @@ class VAE(nn.Module):
 
     Parameters
     ----------
-    latent, channels, size, width, kernel, basis
-        As of `velatura.nets.dcgan.Generator`, which is the decoder.
+    latent, channels, size, width, kernel, basis, seeing
+        As of `velatura.nets.dcgan.Generator`, which is the decoder. A seeing one is shown what the encoder saw around a
+        hole (Ivanov et al. 2019, section 4.3), so that latents need not tell it; of an image without a hole, or of no
+        image, it knows the latents alone.
 
     Attributes
     ----------
@@ -57,10 +59,11 @@ class VAE(nn.Module):
         width: int = 48,
         kernel: int = 3,
         basis: int = 0,
+        seeing: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = MaskedEncoder(latent, channels, size, width, kernel, basis)
-        self.decoder = Generator(latent, channels, size, width, kernel, basis=basis)
+        self.decoder = Generator(latent, channels, size, width, kernel, basis=basis, seeing=seeing)
 
     @torch.no_grad()
     def begin(self, images: Tensor) -> None:
@@ -109,5 +112,9 @@ class VAE(nn.Module):
             About 0..1, not clipped; the known pixels are *not* put back.
         posterior : Posterior
         """
-        posterior = self.encoder(image, mask)
-        return self.decoder(posterior.mean if noise is None else posterior.sample(noise)), posterior
+        posterior, seen = self.encoder.look(image, mask)
+        z = posterior.mean if noise is None else posterior.sample(noise)
+        if not self.decoder.seeing:
+            return self.decoder(z), posterior
+        holed = mask.amax((1, 2, 3), keepdim=True)
+        return self.decoder(z, [maps * holed.to(maps.dtype) for maps in seen]), posterior
