@@ -160,3 +160,17 @@ def test_a_vae_may_be_given_without_a_file(batch):
     torch.manual_seed(0)
     net = VAE(latent=8, width=4).eval().requires_grad_(False)
     assert fill(Model("mine", net.decoder, net.encoder), *batch, options=Search(0)).images.shape == (3, 1, 3, 64, 64)
+
+
+def test_a_seeing_vae_is_shown_the_known_pixels_in_every_candidate(batch):
+    images, holes = batch
+    torch.manual_seed(3)
+    vae = VAE(latent=8, width=4, seeing=True).eval().requires_grad_(False)
+    model = Model("mine", vae.decoder, vae.encoder)
+    found = fill(model, images[:2], holes[:2], options=Search(steps=0), candidates=2)
+    expected, posterior = vae(images[:2], holes[:2])
+    likeliest = (found.z - posterior.mean[:, None]).abs().amax(2).argmin(1)
+    torch.testing.assert_close(found.made[[0, 1], likeliest], expected, rtol=0, atol=1e-4)
+    # The paper's search has the latents alone.
+    plain = fill(model, images[:1], holes[:1], method="latent", options=Search(steps=1))
+    torch.testing.assert_close(plain.made[:, 0], vae.decoder(plain.z[:, 0]), rtol=0, atol=1e-4)

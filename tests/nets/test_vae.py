@@ -57,3 +57,32 @@ def test_the_basis_is_enlarged_and_does_not_learn():
     assert made.shape == (2, 1, 32, 32)
     assert "decoder.basis" in net.state_dict()
     assert "decoder.basis" not in dict(net.named_parameters())
+
+
+def seeing() -> VAE:
+    torch.manual_seed(5)
+    net = VAE(8, width=4, seeing=True).eval()
+    torch.nn.init.normal_(net.decoder.leave.weight, std=0.1)
+    return net
+
+
+def test_a_seeing_decoder_is_shown_what_is_around_a_hole_only():
+    net, image = seeing(), torch.rand(2, 3, 64, 64)
+    mask = torch.zeros(2, 1, 64, 64)
+    mask[1, :, 16:48, 16:48] = 1
+    made, posterior = net(image, mask)
+    alone = net.decoder(posterior.mean)
+    torch.testing.assert_close(made[0], alone[0])
+    assert float((made[1] - alone[1]).detach().abs().mean()) > 1e-3
+    # Nothing of what the hole holds is shown.
+    other = torch.where(mask > 0, torch.rand_like(image), image)
+    torch.testing.assert_close(net(other, mask)[0][1], made[1])
+
+
+def test_every_weight_of_a_seeing_decoder_learns():
+    net = seeing().train()
+    mask = torch.zeros(2, 1, 64, 64)
+    mask[..., :32] = 1
+    made, posterior = net(torch.rand(2, 3, 64, 64), mask, torch.randn(2, 8))
+    (made.square().mean() + posterior.divergence().mean()).backward()
+    assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in net.parameters())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -96,8 +96,15 @@ class InpaintParams(Params):
         None, ge=0, le=100_000, description="of the latent search; if not given, 20 after the encoder, 1500 without it"
     )
     optimizer: Literal["adam", "lbfgs"] = Field("adam", description="of the latent search")
-    rate: float = Field(0.03, gt=0, le=10, description="learning rate of the latent search")
-    norm: Literal["l1", "l2"] = Field("l1", description="of the context loss")
+    rate: float | None = Field(
+        None,
+        gt=0,
+        le=10,
+        description="learning rate of the latent search; if not given, 0.01 after the encoder, 0.03 without it",
+    )
+    norm: Literal["l1", "l2"] | None = Field(
+        None, description="of the context loss; if not given, l2 after the encoder, l1 without it"
+    )
     window: Annotated[int, AfterValidator(_odd)] = Field(
         7,
         ge=3,
@@ -122,11 +129,10 @@ class InpaintParams(Params):
 
     def search(self) -> Search:
         """Give the options of the latent search."""
-        from velatura.latent_search import Search
         from velatura.semantic import DEFAULTS
 
-        steps = DEFAULTS[self.method].steps if self.steps is None else self.steps
-        return Search(steps, self.optimizer, self.rate, self.norm, self.window, self.prior, self.bound)
+        asked = {one.name: getattr(self, one.name) for one in fields(DEFAULTS[self.method])}
+        return replace(DEFAULTS[self.method], **{name: value for name, value in asked.items() if value is not None})
 
 
 class Inpaint(Task):
