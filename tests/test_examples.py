@@ -92,3 +92,13 @@ def test_stylize(tmp_path: Path):
     folder = tmp_path / "velatura-example"
     assert Image.open(folder / "optimised.png").size == (300, 200)
     assert (folder / "loss.svg").is_file()
+
+
+def test_generate(tmp_path: Path):
+    said = run("generate.py", tmp_path)
+    assert "made: 9 images of (64, 64) by vae-faces" in said
+    assert "the same among others: True" in said
+    assert "the same from latents: True" in said
+    assert "enlarged: (256, 256)" in said
+    assert "refused: vae-faces knows no classes" in said
+    assert Image.open(tmp_path / "velatura-example" / "faces.png").size == (192, 192)

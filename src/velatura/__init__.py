@@ -17,6 +17,8 @@ _HOMES = {
     "Upscale": "velatura.tasks.upscale",
     "upscale": "velatura.tasks.upscale",
     "Cancelled": "velatura.errors",
+    "Generate": "velatura.tasks.generate",
+    "generate": "velatura.tasks.generate",
     "Inpaint": "velatura.tasks.inpaint",
     "InputError": "velatura.errors",
     "MachineError": "velatura.errors",
@@ -33,6 +35,7 @@ _HOMES = {
 __all__ = [
     "Blend",
     "Cancelled",
+    "Generate",
     "Inpaint",
     "InputError",
     "MachineError",
@@ -45,6 +48,7 @@ __all__ = [
     "VelaturaError",
     "__version__",
     "blend",
+    "generate",
     "inpaint",
     "restore",
     "stylize",
@@ -56,6 +60,7 @@ if TYPE_CHECKING:
     from velatura.pipeline import Pipeline
     from velatura.task import Result
     from velatura.tasks.blend import Blend, blend
+    from velatura.tasks.generate import Generate, generate
     from velatura.tasks.inpaint import Inpaint, inpaint
     from velatura.tasks.restore import Restore, restore
     from velatura.tasks.stylize import Stylize, stylize

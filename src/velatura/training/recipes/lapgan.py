@@ -299,7 +299,7 @@ class TrainLAPGAN:
         images = [each.float().cpu() for each in _on(network, z, label)]
         rows = [images[-1].unflatten(0, (4, COLUMNS))]
         rows += [functional.interpolate(each[:COLUMNS], (size, size))[None] for each in images[:-1]]
-        for number in range(3):
+        for number in range(min(3, len(self.held[0]))):
             coarse = pyramid(self.held[0][number : number + 1], self.config.start_size)[0].expand(COLUMNS, -1, -1, -1)
             same = self.held[1][number : number + 1].expand(COLUMNS).to(device) if network.classes else None
             made = network(network.draw(COLUMNS, drawn).to(device), same, (coarse.to(device),)).images[-1].cpu()

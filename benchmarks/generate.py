@@ -1,0 +1,69 @@
+"""Images from noise: time, and the same bytes one by one.
+
+    python benchmarks/generate.py                      everything, into benchmarks/results/generate.json
+    python benchmarks/generate.py --quick              few images, to see that it runs; printed only
+    python benchmarks/generate.py --model FILE         another network than the shipped one
+
+The usual way passes all images through the network as one batch; ours makes each by itself, so that it never depends on
+its neighbours. Both run in turn in one process, warm, with the network loaded, on one thread; CPU time is user plus
+system time of the process; the median counts. A figure with a bar says whether it is met.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Before NumPy loads its libraries.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+os.environ["MKL_NUM_THREADS"] = "1"
+
+import sys
+from collections.abc import Iterator
+from statistics import median
+from typing import Any
+
+import numpy as np
+from _common import Figure, command_line, cpu_seconds
+
+from velatura.device import limit_threads
+from velatura.tasks.generate import MODEL, Generate
+
+BAR = 5.0  # CPU-seconds for 64 images
+
+
+def speed(model: str | None, quick: bool) -> Iterator[Figure]:
+    """CPU-seconds for 64 images, warm."""
+    import torch
+
+    count = 4 if quick else 64
+    task = Generate.from_pretrained(model or MODEL, device="cpu")
+    z = torch.from_numpy(task(count, seed=1).latents.values)
+    network: Any = task.network
+    label = torch.zeros(count, dtype=torch.int64) if task.classes else None
+
+    def batch() -> None:
+        with torch.inference_mode():
+            network.sample(z, label) if hasattr(network, "sample") else network(z)
+
+    with limit_threads(1):
+        times = cpu_seconds({"ours": lambda: task(count, seed=1), "batch": batch}, 1 if quick else 5)
+    names = {"ours": "one by one, latents drawn, 8 bits", "batch": "one batch, the network alone"}
+    for way, runs in times.items():
+        bar = BAR * count / 64 if way == "ours" else None
+        name = f"{count} images, {names[way]}"
+        yield Figure(part="speed", name=name, value=median(runs), unit="CPU s", bar=bar, runs=runs)
+
+
+def same(model: str | None, quick: bool) -> Iterator[Figure]:
+    """Images that differ by a byte between two calls of other counts."""
+    task = Generate.from_pretrained(model or MODEL, device="cpu")
+    many, few = (task(count, seed=3).pictures for count in ((4, 2) if quick else (32, 8)))
+    wrong = sum(not np.array_equal(a.pixels, b.pixels) for a, b in zip(few, many, strict=False))
+    yield Figure(part="same", name="images that differ", value=wrong, unit=f"of {len(few)}", bar=0)
+
+
+PARTS = {part.__name__: part for part in (speed, same)}
+
+if __name__ == "__main__":
+    sys.exit(command_line("generate", "Images from noise: time, sameness", __doc__ or "", PARTS, MODEL))

@@ -1,0 +1,115 @@
+"""LAPGAN's recipe: settings, classes by folder, one step, a run and its file."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from data_folder import crop
+
+from velatura import catalog
+from velatura.errors import InputError
+from velatura.nets.features import Features
+from velatura.nets.lapgan import LAPGAN, pyramid
+from velatura.training import export, recipes
+from velatura.training.loop import train
+from velatura.training.recipe import make_config
+from velatura.training.recipes import lapgan
+
+FOLDER = Path(lapgan.__file__).parent
+SMALL = ["size=32", "latent=4", "width=4", "start_width=4", "critic_width=4", "batch_size=4", "threads=1", "warmup=0"]
+SMALL += ["log_every=1", "steps=2", "penalty_every=2", 'classes={a = "red", b = "blue"}']
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory) -> Path:
+    """Forty photographs in two folders, and a folder that is no class."""
+    folder = tmp_path_factory.mktemp("classes")
+    for seed in range(42):
+        place = folder / ("c" if seed > 39 else "ab"[seed % 4 == 0])
+        place.mkdir(exist_ok=True)
+        (place / f"{seed:02d}.png").write_bytes(crop(seed))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    path, widths = tmp_path_factory.mktemp("features") / "random.safetensors", [4] * 5
+    header = {"architecture": "Features", "arguments": {"widths": widths}}
+    export.export_weights(dict(Features(widths).state_dict()), path, header, torch.float32)
+    return path
+
+
+@pytest.fixture
+def make(classes, features, monkeypatch):
+    monkeypatch.setattr(lapgan, "MEASURED", 6)
+
+    def make_recipe(*more):
+        settings = [*SMALL, f"photographs={classes}", f"features={features}", *more]
+        return lapgan.TrainLAPGAN(make_config(lapgan.LAPGANConfig, settings=settings))
+
+    return make_recipe
+
+
+@pytest.mark.parametrize(("name", "count"), [("lapgan-flowers", 90), ("lapgan-scenes", 4), ("lapgan-faces", 2)])
+def test_settings_fit_their_recipe(name: str, count: int):
+    config = make_config(lapgan.LAPGANConfig, FOLDER / f"{name}.toml")
+    with torch.device("meta"):
+        made = lapgan.TrainLAPGAN(config)
+    assert made.name == name
+    assert len(made.networks["lapgan"].classes) == count
+    assert 0.7e6 < sum(p.numel() for p in made.networks["lapgan"].parameters()) < 1.5e6
+
+
+def test_classes_are_folders_on_both_sides(make):
+    recipe = make()
+    train_side, held = recipe.pictures, lapgan.Labelled(recipe.config, "held-out")
+    names = [train_side.images.names[i] for i in train_side.chosen]
+    assert [name[0] for name in names] == ["ab"[label] for label in train_side.labels]
+    assert not set(names) & {held.images.names[i] for i in held.chosen}
+    assert len(names) + len(held.chosen) == 40  # without the folder that is no class
+    recipe.begin()
+    shares = recipe.networks["lapgan"].shares
+    assert shares[1] == pytest.approx(sum(name[0] == "b" for name in names) / len(names))
+    with pytest.raises(InputError, match="the set has a, b, c"):
+        lapgan.Labelled(recipe.config.model_copy(update={"classes": {"d": "d"}}), "train")
+
+
+def test_a_batch_is_a_function_of_its_step(make):
+    one, two = make(), make()
+    assert all(torch.equal(a, b) for a, b in zip(one.batch(3, 0), two.batch(3, 0), strict=True))
+    image, label, z = one.batch(3, 0)
+    assert image.shape == (4, 3, 32, 32)
+    assert label.shape == (4,)
+    assert z.shape == (8, one.networks["lapgan"].latent)
+
+
+def test_image_and_coarse_image_are_changed_alike(make):
+    torch.manual_seed(0)
+    images = pyramid(torch.rand(3, 3, 32, 32), 8)
+    seen = lapgan._seen(images, images)
+    assert [tuple(each.shape[1:]) for each in seen] == [(3, 8, 8), (6, 16, 16), (6, 32, 32)]
+    black = seen[2] == 0
+    assert torch.equal(black[:, :3].all(1), black[:, 3:].all(1))  # the same square is cut out of both
+    assert black.any()
+
+
+@pytest.mark.parametrize("kind", ["gan", "vae"])
+def test_a_run_is_one_file_with_the_whole_pyramid(make, tmp_path: Path, kind: str):
+    recipe = make(f"start_kind={kind}")
+    before = {name: p.clone() for name, p in recipe.networks["lapgan"].named_parameters()}
+    train(recipe, tmp_path / "run", quiet=True)
+    moved = {
+        name.split(".")[0] for name, p in recipe.networks["lapgan"].named_parameters() if (p != before[name]).any()
+    }
+    assert moved == {"start", "levels"}
+    export.export_run(tmp_path / "run", tmp_path / "net.safetensors", metrics={})
+    net = catalog.load(tmp_path / "net.safetensors", {"LAPGAN": LAPGAN})
+    assert (net.classes, net.start_kind) == (("red", "blue"), kind)
+    _, average, step = recipes.load_run(tmp_path / "run")
+    assert step == 2
+    scores = recipe.evaluate(average)
+    assert list(scores["levels"]) == ["8", "16", "32"]
+    assert set(scores["levels"]["32"]) == {"made", "enlarged", "train"}
+    assert "32 px: made" in recipe.table(scores)
+    assert recipe.sheet(average).shape[2] == 3
