@@ -35,7 +35,8 @@ def test_a_folder_a_grid_and_latents(capsys: pytest.CaptureFixture[str]):
     assert np.array_equal(pixels("out/0002.png"), made.pictures[2].pixels)
     assert np.array_equal(pixels("grid.png"), made.grid.pixels)
     assert main(words.split()) == 2  # nothing is replaced
-    assert main("generate dcgan.safetensors --latents z.safetensors -o again -q".split()) == 0
+    words = "generate dcgan.safetensors --latents z.safetensors -q -o again"
+    assert main(words.split()) == 0
     for name in ("0000.png", "0001.png", "0002.png"):
         assert Path("again", name).read_bytes() == Path("out", name).read_bytes()
 
@@ -52,7 +53,8 @@ def test_an_interpolation_as_images_and_as_an_animation(capsys: pytest.CaptureFi
 
 def test_draws_of_a_photograph():
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)).save("photo.png")
-    assert main("generate lapgan.safetensors -n 2 --from photo.png --class-name forest -o out".split()) == 0
+    words = "generate lapgan.safetensors -n 2 --from photo.png --class-name forest"
+    assert main([*words.split(), "-o", "out"]) == 0
     assert not np.array_equal(pixels("out/0000.png"), pixels("out/0001.png"))
 
 

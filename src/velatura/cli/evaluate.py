@@ -24,7 +24,7 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    task: Literal["blend", "inpaint", "restore", "stylize", "upscale", "fidelity"],
+    task: Literal["blend", "generate", "inpaint", "restore", "stylize", "upscale", "fidelity"],
     /,
     *,
     data: Annotated[
@@ -117,6 +117,13 @@ def evaluate(
             report = evaluate_restore(
                 model or (MODEL,), data, part=part, limit=inpaint.limit, sheet=sheet, progress=progress
             )
+    elif task == "generate":
+        from velatura.cli.common import progress_bar
+        from velatura.cli.evaluate_generate import evaluate_generate
+        from velatura.tasks.generate import MODEL
+
+        with progress_bar() as progress:
+            report = evaluate_generate(model or (MODEL,), data, progress=progress)
     elif len(model) > 1:
         raise InputError(f"evaluate {task} measures one model; got {', '.join(model)}")
     elif task == "stylize":
