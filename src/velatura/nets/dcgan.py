@@ -58,7 +58,7 @@ class Generator(nn.Module):
         is what the paper has it for (section 3).
     basis : int
         Side in pixels of images that are weighted by the latents, summed, enlarged and added to what the convolutions
-        make; 0 = none. They are no weights that learn: `velatura.nets.vae.VAE.begin` sets them.
+        make; 0 = none. They are no weights that learn: `begin` sets them.
     seeing : bool
         Whether it can be shown what a `Trunk` of its width saw of an image.
 
@@ -129,6 +129,32 @@ class Generator(nn.Module):
                 # The four pixels of a place begin alike: no checkerboard at first (Aitken et al. 2017, ICNR).
                 self.leave.weight.copy_(self.leave.weight[::4].repeat_interleave(4, dim=0))
                 nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def begin(self, images: Tensor) -> None:
+        """Make the basis the principal components of `images`; the convolutions add nothing to them at first.
+
+        Parameters
+        ----------
+        images : Tensor of float32, (N, channels, size, size)
+            0..1; more of them than there are latents.
+
+        Notes
+        -----
+        A linear autoencoder with normal latents learns them (Tipping and Bishop 1999, "Probabilistic Principal
+        Component Analysis"), but takes its time. Here they are computed once and stay as they are: standard normal
+        latents make images of the mean and the covariance of `images`, as far as so many latents can.
+        """
+        small = functional.interpolate(images, self.basis.shape[-2:], mode="area")
+        centre = small.mean(0)
+        apart = (small - centre).flatten(1)
+        # In double precision: pixels that are black in every image make it nearly singular.
+        variances, directions = torch.linalg.eigh((apart.T @ apart / len(apart)).double())
+        scaled = (directions * variances.clamp_min(0).sqrt()).T.flip(0)[: self.latent]
+        self.basis.copy_(scaled.view_as(self.basis))
+        self.centre.copy_(centre - 0.5)
+        for weights in self.leave.parameters():
+            weights.zero_()
 
     @property
     def seeing(self) -> bool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from velatura.nets.dcgan import Generator
 from velatura.nets.masked_encoder import MaskedEncoder, Posterior
@@ -67,7 +66,7 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def begin(self, images: Tensor) -> None:
-        """Begin with what matrices can do: latents are principal components of `images`, the convolutions add nothing.
+        """Begin with what matrices can do: latents are principal components of `images`, convolutions add nothing.
 
         Parameters
         ----------
@@ -76,23 +75,13 @@ class VAE(nn.Module):
 
         Notes
         -----
-        A linear autoencoder with normal latents learns the principal components (Tipping and Bishop 1999,
-        "Probabilistic Principal Component Analysis"), but takes its time. Here they are computed once and stay as they
-        are; the encoder begins with the posterior of that model.
+        See `velatura.nets.dcgan.Generator.begin`; the encoder begins with the posterior of that model.
         """
-        small = functional.interpolate(images, self.decoder.basis.shape[-2:], mode="area")
-        centre = small.mean(0)
-        apart = (small - centre).flatten(1)
-        # In double precision: pixels that are black in every image make it nearly singular.
-        variances, directions = torch.linalg.eigh((apart.T @ apart / len(apart)).double())
-        scaled = (directions * variances.clamp_min(0).sqrt()).T.flip(0)[: len(self.decoder.basis)]
-        for part in (self.encoder, self.decoder):
-            part.centre.copy_(centre)
-            part.basis.copy_(scaled.view_as(part.basis))
-        self.decoder.centre.sub_(0.5)
-        for layer in (self.decoder.leave, self.encoder.tell):
-            for weights in layer.parameters():
-                weights.zero_()
+        self.decoder.begin(images)
+        self.encoder.basis.copy_(self.decoder.basis)
+        self.encoder.centre.copy_(self.decoder.centre + 0.5)
+        for weights in self.encoder.tell.parameters():
+            weights.zero_()
 
     def forward(self, image: Tensor, mask: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Posterior]:
         """Encode and decode.

@@ -63,6 +63,7 @@ class _GeneratorConfig(PicturesConfig):
     latent: int = Field(128, ge=1, description="how many numbers make an image")
     width: int = Field(48, ge=4, description="channels at half the size")
     kernel: Literal[3, 5, 7] = Field(3, description="size of the convolutions")
+    basis: int = Field(0, ge=0, description="side of the principal components that begin the latents; 0 = none")
     features: str = Field("velatura", description="what images are compared in: velatura, a file, or nothing at all")
 
 
@@ -97,7 +98,6 @@ class VAEConfig(_GeneratorConfig):
     content: dict[str, float] = Field({}, description="layers of the features and their weights; {}: none")
     matrix_rate: float = Field(0.0, ge=0, description="Muon's rate for the inner layers; 0 = Adam for all")
     seeing: bool = Field(False, description="whether the decoder is shown what the encoder saw around a hole")
-    basis: int = Field(0, ge=0, description="side of the principal components that begin the latents; 0 = none")
 
 
 class _Pictured:
@@ -133,6 +133,12 @@ class _Pictured:
         """Of `held`."""
         return velatura_features(self.features, self.held)
 
+    def begin_with(self, network: VAE | Generator) -> None:
+        """Set the principal components of the training pictures, if any are asked for."""
+        if self.config.basis:
+            pictures = torch.cat([self.pictures.whole(group=group) for group in range(len(self.pictures.groups))])
+            network.begin(torch.cat([pictures, pictures.flip(-1)]))
+
     def distance(self, generator: nn.Module, prior: Any) -> dict[str, float]:
         """Give the kernel distance between generated and held-out pictures, if there are features to compare in."""
         if not self.config.features:
@@ -155,6 +161,7 @@ class TrainDCGAN(_Pictured):
             "width": config.width,
             "prior": config.prior,
             "norm": config.norm,
+            "basis": config.basis,
             **shared,
         }
         critic = {"width": config.critic_width, **shared}
@@ -170,6 +177,12 @@ class TrainDCGAN(_Pictured):
         config, betas = self.config, (self.config.beta1, 0.99 if self.config.form == "residual" else 0.999)
         rates = {"generator": config.learning_rate, "discriminator": config.critic_rate}
         return {name: Adam(self.networks[name].parameters(), lr=rate, betas=betas) for name, rate in rates.items()}
+
+    def begin(self) -> None:
+        """Set the generator's principal components."""
+        generator = self.networks["generator"]
+        assert isinstance(generator, Generator)
+        self.begin_with(generator)
 
     def batch(self, step: int, rank: int) -> tuple[Tensor, ...]:
         """Photographs, and latents for both networks' turns."""
@@ -252,13 +265,10 @@ class TrainVAE(_Pictured):
         return {"vae": Adam(vae.parameters(), lr=config.learning_rate)}
 
     def begin(self) -> None:
-        """Set the principal components of the training pictures, if any are asked for."""
+        """Set the VAE's principal components."""
         vae = self.networks["vae"]
         assert isinstance(vae, VAE)
-        if self.config.basis:
-            groups = [self.pictures.whole(group=group) for group in range(len(self.pictures.groups))]
-            pictures = torch.cat(groups)
-            vae.begin(torch.cat([pictures, pictures.flip(-1)]))
+        self.begin_with(vae)
 
     def batch(self, step: int, rank: int) -> tuple[Tensor, ...]:
         """Pictures and holes."""
