@@ -19,6 +19,8 @@ _HOMES = {
     "Cancelled": "velatura.errors",
     "Generate": "velatura.tasks.generate",
     "generate": "velatura.tasks.generate",
+    "Imagine": "velatura.tasks.imagine",
+    "imagine": "velatura.tasks.imagine",
     "Inpaint": "velatura.tasks.inpaint",
     "InputError": "velatura.errors",
     "MachineError": "velatura.errors",
@@ -36,6 +38,7 @@ __all__ = [
     "Blend",
     "Cancelled",
     "Generate",
+    "Imagine",
     "Inpaint",
     "InputError",
     "MachineError",
@@ -49,6 +52,7 @@ __all__ = [
     "__version__",
     "blend",
     "generate",
+    "imagine",
     "inpaint",
     "restore",
     "stylize",
@@ -61,6 +65,7 @@ if TYPE_CHECKING:
     from velatura.task import Result
     from velatura.tasks.blend import Blend, blend
     from velatura.tasks.generate import Generate, generate
+    from velatura.tasks.imagine import Imagine, imagine
     from velatura.tasks.inpaint import Inpaint, inpaint
     from velatura.tasks.restore import Restore, restore
     from velatura.tasks.stylize import Stylize, stylize

@@ -79,6 +79,7 @@ app.command("velatura.cli.restore:restore", name="restore", group=_IMAGES, help=
 app.command("velatura.cli.pipeline:pipeline", name="pipeline", group=_IMAGES, help="Run several applications in a row.")
 app.command("velatura.cli.stylize:stylize", name="stylize", group=_IMAGES, help="Paint a photograph in any style.")
 app.command("velatura.cli.generate:generate", name="generate", group=_IMAGES, help="Make images from noise.")
+app.command("velatura.cli.imagine:imagine", name="imagine", group=_IMAGES, help="Make pictures from words.")
 app.command("velatura.cli.train:train", name="train", group=_MODELS, help="Train a model from a recipe.")
 app.command("velatura.cli.evaluate:evaluate", name="evaluate", group=_MODELS, help="Measure a model on your images.")
 app.command("velatura.cli.models:models", name="models", group=_MODELS, help="List, show, verify, export the models.")
