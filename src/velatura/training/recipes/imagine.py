@@ -376,10 +376,12 @@ class TrainImagine(_Worded):
                 found[f"color_{name}"] = _interval(color_shown(made, [side.colors[i] for i in chosen]))
             if judge is not None:
                 found[f"retrieval_{name}"] = _interval(retrieved(judge, maps, texts, side.descriptions[chosen]))
-            again = _pooled(self.features, self._made(network, texts, seed=1))
-            photographs = _pooled(self.features, side.pictures(chosen, self.config.size))
-            differ = _distances(maps, again).mean() / _within(photographs, side.kinds[chosen])
-            found[f"differ_{name}"] = [float(differ)]
+            alone = np.unique(chosen)
+            if len(np.unique(side.kinds[alone])) < len(alone):  # else no two photographs are of one class
+                again = _pooled(self.features, self._made(network, texts, seed=1))
+                photographs = _pooled(self.features, side.pictures(alone, self.config.size))
+                differ = _distances(maps, again).mean() / _within(photographs, side.kinds[alone])
+                found[f"differ_{name}"] = [float(differ)]
         return found
 
     def table(self, scores: dict[str, Any]) -> str:
