@@ -193,7 +193,8 @@ class _Stage:
     @property
     def files(self) -> list[Path]:
         """The other images that are files."""
-        return [Path(value) for value in self.others.values() if isinstance(value, str | Path)]
+        named = (*self.others.values(), *self.kind.further_inputs(self.params))
+        return [Path(value) for value in named if isinstance(value, str | Path)]
 
     def named(self) -> Any:
         """Name the step in errors."""

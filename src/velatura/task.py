@@ -361,6 +361,11 @@ class Task(ABC):
         self.write(values, out, checked, save, maps=maps, max_megapixels=max_megapixels, progress=progress)
         return Path(out)
 
+    @classmethod
+    def further_inputs(cls, params: Any) -> tuple[str | Path, ...]:
+        """Name the files that are read because an option says so: like inputs, they are never written."""
+        return ()
+
     def write(
         self,
         values: tuple[ImageLike | None, ...],
@@ -375,13 +380,14 @@ class Task(ABC):
         """Do the work of `to_file` with checked ``params``, and give what was written; its rows are used up."""
         save, maps = save or SaveOptions(), maps or {}
         values = (*values, *(None for _ in range(len(self.inputs) - len(values))))
-        check_files(values, out, save, maps)
+        inputs = (*values, *self.further_inputs(params))
+        check_files(inputs, out, save, maps)
         self.prepare(params)
         images = self.open(values, max_megapixels=self.max_megapixels if max_megapixels is None else max_megapixels)
         bands = self.bands(images, params, progress or no_progress)
         check_output(
             out,
-            inputs=values,
+            inputs=inputs,
             overwrite=save.overwrite,
             height=bands.height,
             width=bands.width,
@@ -389,7 +395,7 @@ class Task(ABC):
             bits=bands.like.bits,
         )
         for path in maps.values():
-            check_output(path, inputs=values, overwrite=save.overwrite, height=bands.height, width=bands.width)
+            check_output(path, inputs=inputs, overwrite=save.overwrite, height=bands.height, width=bands.width)
         _write(bands, out, save)
         for name, path in maps.items():
             _write(bands.maps[name](), path, replace(save, format=None))

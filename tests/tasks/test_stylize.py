@@ -12,7 +12,7 @@ from stylers import save
 import velatura
 from velatura import InputError, ModelError, Stylize
 from velatura.image import LUMA, Picture
-from velatura.task import parse_params
+from velatura.task import SaveOptions, parse_params
 from velatura.tasks import stylize as module
 from velatura.tasks.stylize import StylizeParams, with_colours_of
 
@@ -139,6 +139,26 @@ def test_histogram_keeps_the_photographs_colours(task, photo, style):
     recoloured = with_colours_of(Picture(style), Picture(photo))
     expected = task.style_vector(recoloured.pixels)
     np.testing.assert_allclose(task(photo, style, keep_color="histogram").style, expected, atol=1e-5)
+
+
+def test_a_single_pixel_has_a_colour_too(photo, style):
+    made = with_colours_of(Picture(style[:1, :1]), Picture(photo))
+    np.testing.assert_allclose(made.pixels[0, 0], photo.mean((0, 1)) / 255, atol=0.01)
+    assert np.isfinite(with_colours_of(Picture(style), Picture(photo[:1, :1])).pixels).all()
+
+
+@pytest.mark.parametrize("beside", ["out", "style_out", "curve"])
+def test_no_style_is_ever_written(task, photo, style, tmp_path, beside):
+    names = {name: str(tmp_path / f"{name}.png") for name in ("content", "first", "second", "out")}
+    Image.fromarray(photo).save(names["content"])
+    for name in ("first", "second"):
+        Image.fromarray(style).save(names[name])
+    asked = {"also": (names["second"],)} | ({} if beside == "out" else {beside: names["second"]})
+    out = names["second"] if beside == "out" else names["out"]
+    before = (tmp_path / "second.png").read_bytes()
+    with pytest.raises(InputError, match=r"input|never"):
+        task.to_file(names["content"], names["first"], out=out, save=SaveOptions(overwrite=True), **asked)
+    assert (tmp_path / "second.png").read_bytes() == before
 
 
 def test_mask(task, photo, style):

@@ -233,6 +233,11 @@ class Stylize(Task):
         if params.curve is not None and Path(params.curve).suffix != ".svg":
             raise InputError(f"{params.curve}: the plot of the losses is an .svg")
 
+    @classmethod
+    def further_inputs(cls, params: StylizeParams) -> tuple[str | Path, ...]:
+        """Name the further styles."""
+        return params.also
+
     def open(self, values: tuple[Any, ...], *, max_megapixels: float) -> tuple[Any, ...]:
         """Read the photograph, the style or styles, and the mask."""
         content, style, mask = values
@@ -257,6 +262,10 @@ class Stylize(Task):
         progress: Progress | None = None,
     ) -> Bands:
         """Do the work of `to_file`; what stands beside the result is replaced where the result may be."""
+        read = [file for file in (*values, *params.also) if isinstance(file, str | Path)]
+        for file in (params.style_out, params.curve):
+            if file is not None and Path(file).resolve() in {Path(one).resolve() for one in read}:
+                raise InputError(f"{file} is an input, which is never written; name another file")
         self._replace = save is not None and save.overwrite
         try:
             return super().write(values, out, params, save, maps=maps, max_megapixels=max_megapixels, progress=progress)
@@ -589,7 +598,7 @@ def with_colours_of(style: Picture | StyleVector, content: Picture) -> Picture:
         raise InputError("histogram needs the style's picture; take --keep-color luminance with a saved style")
     style = _seen(style)
     pixels, target = (_looked_at(picture).reshape(-1, 3).astype(np.float64) for picture in (style, _seen(content)))
-    spreads = [np.cov(colours, rowvar=False) + 1e-5 * np.eye(3) for colours in (pixels, target)]
+    spreads = [np.cov(colours, rowvar=False, bias=True) + 1e-5 * np.eye(3) for colours in (pixels, target)]
     # Of the transforms that fit, the one that changes colours least: the roots' own axes.
     change = _root(spreads[1]) @ np.linalg.inv(_root(spreads[0]))
     made = (_colours(style, 0, style.height) - pixels.mean(0)) @ change.T + target.mean(0)
