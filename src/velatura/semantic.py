@@ -37,7 +37,8 @@ Net = TypeVar("Net", MaskedEncoder, Discriminator)
 
 #: How each method searches, if nothing else is said.
 DEFAULTS: dict[Method, Search] = {
-    "encoder": Search(steps=20, rate=0.01, norm="l2"),  # of the settings tried, no other has better fills
+    # Gentle: larger steps undo what the encoder knew (-.1 dB on training faces at rate .03).
+    "encoder": Search(steps=20, rate=0.01, norm="l2"),
     "latent": Search(steps=1500),
 }
 
