@@ -96,8 +96,10 @@ def test_inputs_that_take_words_and_options_given_several_times(tmp_path: Path):
         Pipeline(["restore:scratches=often"])
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     (tmp_path / "b.safetensors").touch()  # a saved style
-    pipeline = Pipeline([f"stylize:style={tmp_path / 'b.safetensors'},also={tmp_path / 'a.png'},b.png"])
-    assert _stages(pipeline.steps)[0].params.also == (str(tmp_path / "a.png"), "b.png")  # pyright: ignore[reportAttributeAccessIssue]
+    second = tmp_path / "b.png"
+    second.write_bytes((tmp_path / "a.png").read_bytes())
+    pipeline = Pipeline([f"stylize:style={tmp_path / 'b.safetensors'},also={tmp_path / 'a.png'},{second}"])
+    assert _stages(pipeline.steps)[0].params.also == (str(tmp_path / "a.png"), str(second))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_applications_are_those_that_change_an_image():
