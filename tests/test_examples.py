@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import velatura
 from velatura.catalog import cards
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -102,3 +103,12 @@ def test_generate(tmp_path: Path):
     assert "enlarged: (256, 256)" in said
     assert "refused: vae-faces knows no classes" in said
     assert Image.open(tmp_path / "velatura-example" / "faces.png").size == (192, 192)
+
+
+def test_imagine(tmp_path: Path):
+    said = run("imagine.py", tmp_path)
+    if velatura.Imagine.models():
+        assert "refused:" in said
+        assert (tmp_path / "velatura-example" / "imagined-between.png").is_file()
+    else:
+        assert "this version ships no model for pictures from words" in said
