@@ -78,8 +78,8 @@ def test_version(capsys: pytest.CaptureFixture[str]):
         (["blnd"], "unknown command 'blnd'; did you mean 'blend'?"),
         (
             ["zzz"],
-            "unknown command 'zzz'; known: blend, upscale, inpaint, restore, pipeline, stylize, train, evaluate, "
-            "models, demo, doctor",
+            "unknown command 'zzz'; known: blend, upscale, inpaint, restore, pipeline, stylize, generate, imagine, "
+            "train, evaluate, models, demo, doctor",
         ),
         (["--verison"], "unknown option '--verison'; did you mean '--version'?"),
     ],
