@@ -106,16 +106,16 @@ class Latents:
 
         from velatura.catalog import read_header
 
+        refusal = InputError(f"{path}: holds no latents; expected a file that --save-latents wrote")
         try:
             header = read_header(path)
             arrays = load_file(path)
             values, classes = arrays["latents"], arrays.get("classes")
-            good = values.ndim == 2 and values.dtype == np.float32 and len(values) and np.isfinite(values).all()
-            good = good and (classes is None or (classes.dtype == np.int64 and classes.shape == values.shape[:1]))
         except (ModelError, SafetensorError, KeyError, OSError):
-            good = False
-        if not good:
-            raise InputError(f"{path}: holds no latents; expected a file that --save-latents wrote")
+            raise refusal from None
+        good = values.ndim == 2 and values.dtype == np.float32 and len(values) and np.isfinite(values).all()
+        if not good or not (classes is None or (classes.dtype == np.int64 and classes.shape == values.shape[:1])):
+            raise refusal
         return cls(str(header.arguments.get("model", "")), values, classes)
 
 
@@ -452,7 +452,7 @@ def _great_circle(first: np.ndarray, second: np.ndarray, count: int) -> np.ndarr
 
     Examples
     --------
-    >>> _great_circle(np.float32([2, 0]), np.float32([0, 2]), 3).round(3).tolist()
+    >>> np.round(_great_circle(np.float32([2, 0]), np.float32([0, 2]), 3).astype(float), 3).tolist()
     [[2.0, 0.0], [1.414, 1.414], [0.0, 2.0]]
     """
     share = np.linspace(0, 1, count, dtype=np.float32)[:, None]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from pydantic import Field
@@ -174,7 +174,7 @@ class Imagine:
         *,
         style: ImageLike | None = None,
         progress: Progress | None = None,
-        **params: object,
+        **params: Any,
     ) -> Imagined:
         """Make pictures.
 
@@ -303,7 +303,7 @@ def imagine(
     model: str | Path | None = None,
     style: ImageLike | None = None,
     device: str = "auto",
-    **params: object,
+    **params: Any,
 ) -> Imagined:
     """Make pictures from a text once; see `Imagine` for what makes many."""
     return Imagine.from_pretrained(model, device=device)(text, style=style, **params)
