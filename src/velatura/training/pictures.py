@@ -1,7 +1,7 @@
 """Small square pictures of one kind, as generators learn them: faces, slices of brains, a folder of the user's.
 
 A set is decoded once. What is measured is the whole picture, reduced by area to the size asked for; what is trained on
-may be a little larger, moved, turned, mirrored, lighter or darker.
+may be a little larger, moved, turned, mirrored, lighter or darker, its colours a little different.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class PicturesConfig(TrainConfig):
     zoom: float = Field(0.0, ge=0, lt=1, description="share of the side that may be cut off, at random places")
     turn: float = Field(0.0, ge=0, description="degrees that a picture may be turned, either way")
     light: float = Field(0.0, ge=0, lt=1, description="share that the contrast may change, either way")
+    tint: float = Field(0.0, ge=0, lt=1, description="the same, for each channel alone")
 
     @property
     def channels(self) -> int:
@@ -133,8 +134,10 @@ class Pictures:
             left, top = rng.uniform(0, side - length, 2)
             box = (left, top, left + length, top + length)
         small = _reduced(image, config.size, box)
-        if config.light:
+        if config.light or config.tint:
             gain = 1 + rng.uniform(-config.light, config.light)
+            if config.tint:
+                gain = gain * (1 + rng.uniform(-config.tint, config.tint, small.shape[-1]))
             small = np.rint(np.clip(gain * small.astype(np.float32), 0, 255)).astype(np.uint8)
         return small[:, ::-1] if rng.random() < 0.5 else small
 
