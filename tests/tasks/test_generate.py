@@ -169,3 +169,13 @@ def test_progress(lapgan: Generate):
     seen = []
     lapgan(3, progress=lambda *args: seen.append(args))
     assert seen == [(1, 3, "generating"), (2, 3, "generating"), (3, 3, "generating")]
+
+
+def test_what_images_are_drawn_on_is_never_replaced(lapgan: Generate, tmp_path: Path):
+    photo = tmp_path / "0000.png"
+    Image.fromarray(np.random.default_rng(1).integers(0, 255, (40, 40, 3), np.uint8)).save(photo)
+    before = photo.read_bytes()
+    made = lapgan(1, coarse=photo)
+    with pytest.raises(InputError, match="input"):
+        made.save(tmp_path, overwrite=True)
+    assert photo.read_bytes() == before

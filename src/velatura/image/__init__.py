@@ -12,6 +12,7 @@ What is promised of files, in and out, is in the docstrings of `open_image` and 
 ``decode.py``         files in: what is let in, and how failures are told
 ``mask.py``           masks: any image as one channel
 ``encode.py``         files out: atomic, checked before the work
+``sheet.py``          several pictures as one, and as numbered files
 ``metadata.py``       EXIF, XMP, ICC
 ``png.py``            16-bit PNG in, all PNG out
 ``tiff.py``           TIFF in and out
@@ -23,6 +24,7 @@ from velatura.image.encode import RowWriter, check_output, save_image
 from velatura.image.mask import open_mask
 from velatura.image.memory import in_profile_of, rescaled, to_form, to_pil
 from velatura.image.picture import LUMA, Form, ImageInfo, ImageWarning, Picture, premultiply, unpremultiply, white_of
+from velatura.image.sheet import Sheet, side_by_side
 
 __all__ = [
     "LUMA",
@@ -32,6 +34,7 @@ __all__ = [
     "ImageWarning",
     "Picture",
     "RowWriter",
+    "Sheet",
     "check_output",
     "in_profile_of",
     "open_image",
@@ -40,6 +43,7 @@ __all__ = [
     "probe",
     "rescaled",
     "save_image",
+    "side_by_side",
     "to_form",
     "to_pil",
     "unpremultiply",

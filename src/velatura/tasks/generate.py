@@ -15,12 +15,12 @@ from pydantic import BeforeValidator, Field, NonNegativeInt
 
 from velatura.catalog import cards, load
 from velatura.errors import InputError, ModelError
-from velatura.image import Picture, check_output, open_image, rescaled, save_image, to_pil
+from velatura.image import Picture, Sheet, check_output, open_image, rescaled
+from velatura.image.encode import file_of
 from velatura.image.metadata import state_origin
 from velatura.task import ImageLike, Output, Params, Progress, no_progress, parse_params
 
 if TYPE_CHECKING:
-    from PIL import Image
     from torch import Tensor
 
     from velatura.nets.dcgan import Generator
@@ -119,65 +119,20 @@ class Latents:
         return cls(str(header.arguments.get("model", "")), values, classes)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Generated:
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Generated(Sheet):
     """What `Generate` gives back.
 
     Attributes
     ----------
-    pictures : tuple of Picture
-        8 bits, RGB or grey.
     latents : Latents
         What they were made from, truncated and interpolated: given back to `Generate`, they make the same pictures.
     params : GenerateParams
         The options that were used, defaults included.
-    made_by : str
     """
 
-    pictures: tuple[Picture, ...]
     latents: Latents
     params: GenerateParams
-    made_by: str
-
-    @property
-    def images(self) -> list[Image.Image]:
-        """The images as PIL images."""
-        return [to_pil(picture) for picture in self.pictures]
-
-    @property
-    def grid(self) -> Picture:
-        """All images on one sheet, row by row, as square as can be; black where there is none."""
-        columns = math.ceil(math.sqrt(len(self.pictures)))
-        height, width, channels = self.pictures[0].pixels.shape
-        rows = -(-len(self.pictures) // columns)
-        sheet = np.zeros((rows * height, columns * width, channels), np.uint8)
-        for i, picture in enumerate(self.pictures):
-            top, left = i // columns * height, i % columns * width
-            sheet[top : top + height, left : left + width] = picture.pixels
-        return Picture(sheet)
-
-    def save(self, folder: str | Path, *, overwrite: bool = False, mark: bool = True) -> list[Path]:
-        """Write each image as a PNG, ``0000.png`` and so on, into a folder that is made if need be.
-
-        Raises
-        ------
-        InputError
-            A file exists, and ``overwrite`` is False.
-        """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / f"{i:04d}.png" for i in range(len(self.pictures))]
-        for path in paths:
-            check_output(path, overwrite=overwrite)
-        made_by = self.made_by if mark else None
-        return [
-            save_image(picture, path, overwrite=overwrite, made_by=made_by)
-            for picture, path in zip(self.pictures, paths, strict=True)
-        ]
-
-    def save_grid(self, path: str | Path, *, overwrite: bool = False, mark: bool = True) -> Path:
-        """Write all images as one file; see `grid`."""
-        return save_image(self.grid, path, overwrite=overwrite, made_by=self.made_by if mark else None)
 
     def save_animation(self, path: str | Path, *, overwrite: bool = False, mark: bool = True) -> Path:
         """Write all images as an animated WebP of 25 images a second, there and back, for ever.
@@ -190,7 +145,7 @@ class Generated:
         path = Path(path)
         if path.suffix.lower() != ".webp":
             raise InputError(f"{path}: expected an animation to end in .webp")
-        check_output(path, overwrite=overwrite)
+        check_output(path, inputs=self.inputs, overwrite=overwrite)
         images = [image.convert("RGB") for image in self.images]
         images += images[-2:0:-1]
         partial = path.with_name(f".{path.name}.partial")
@@ -332,7 +287,8 @@ class Generate:
             progress(i + 1, len(drawn.values), "generating")
         if checked.upscale is not None:
             pictures = self._enlarged(pictures, checked.upscale, progress)
-        return Generated(tuple(pictures), drawn, checked, self.made_by)
+        inputs = tuple(file.absolute() for file in (file_of(coarse), file_of(latents)) if file)
+        return Generated(pictures=tuple(pictures), made_by=self.made_by, inputs=inputs, latents=drawn, params=checked)
 
     def _latents(self, params: GenerateParams, given: Latents | None) -> Latents:
         """Draw or take latents, truncate them, and go from one to the other if asked for."""

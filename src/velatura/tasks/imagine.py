@@ -15,11 +15,11 @@ from pydantic import Field
 
 from velatura.catalog import cards, load
 from velatura.errors import InputError
-from velatura.image import Picture, check_output, open_image, rescaled, save_image, to_pil
+from velatura.image import Picture, Sheet, open_image, rescaled
+from velatura.image.encode import file_of
 from velatura.task import ImageLike, Output, Params, Progress, no_progress, parse_params
 
 if TYPE_CHECKING:
-    from PIL import Image
     from torch import Tensor
 
     from velatura.nets.gan_cls import TextToImage
@@ -46,68 +46,20 @@ class ImagineParams(Params):
     upscale: float | None = Field(None, ge=1, le=8, description="how many times the upscaler enlarges the pictures")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Imagined:
-    """What `Imagine` gives back.
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Imagined(Sheet):
+    """What `Imagine` gives back; the sheet of an interpolation is one row.
 
     Attributes
     ----------
-    pictures : tuple of Picture
-        8 bits, RGB.
     unknown : tuple of str
         Words that the model does not know, and left out of account.
     params : ImagineParams
         The options that were used, defaults included.
-    made_by : str
-    inputs : tuple of Path
-        The file of the style, if there was one; it is never replaced.
     """
 
-    pictures: tuple[Picture, ...]
     unknown: tuple[str, ...]
     params: ImagineParams
-    made_by: str
-    inputs: tuple[Path, ...] = ()
-
-    @property
-    def images(self) -> list[Image.Image]:
-        """The pictures as PIL images."""
-        return [to_pil(picture) for picture in self.pictures]
-
-    @property
-    def grid(self) -> Picture:
-        """All pictures on one sheet: an interpolation in one row, others as square as can be; black where none is."""
-        count = len(self.pictures)
-        columns = count if self.params.interpolate else math.ceil(math.sqrt(count))
-        height, width, _ = self.pictures[0].pixels.shape
-        sheet = np.zeros((-(-count // columns) * height, columns * width, 3), np.uint8)
-        for i, picture in enumerate(self.pictures):
-            top, left = i // columns * height, i % columns * width
-            sheet[top : top + height, left : left + width] = picture.pixels
-        return Picture(sheet)
-
-    def save(self, folder: str | Path, *, overwrite: bool = False, mark: bool = True) -> list[Path]:
-        """Write each picture as a PNG, ``0000.png`` and so on, into a folder that is made if need be.
-
-        Raises
-        ------
-        InputError
-            A file exists, and ``overwrite`` is False; or it is the style's.
-        """
-        folder = Path(folder)
-        paths = [folder / f"{i:04d}.png" for i in range(len(self.pictures))]
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in paths:
-            check_output(path, inputs=self.inputs, overwrite=overwrite)
-        return [
-            save_image(picture, path, overwrite=overwrite, made_by=self.made_by if mark else None)
-            for picture, path in zip(self.pictures, paths, strict=True)
-        ]
-
-    def save_grid(self, path: str | Path, *, overwrite: bool = False, mark: bool = True) -> Path:
-        """Write all pictures as one file; see `grid`."""
-        check_output(path, inputs=self.inputs, overwrite=overwrite)
-        return save_image(self.grid, path, overwrite=overwrite, made_by=self.made_by if mark else None)
 
 
 class Imagine:
@@ -221,8 +173,15 @@ class Imagine:
             progress(i + 1, count, "imagining")
         if checked.upscale is not None:
             pictures = self._enlarged(pictures, checked.upscale, progress)
-        inputs = (Path(style).absolute(),) if isinstance(style, str | Path) else ()
-        return Imagined(tuple(pictures), unknown, checked, self.made_by, inputs)
+        file = file_of(style)
+        return Imagined(
+            pictures=tuple(pictures),
+            made_by=self.made_by,
+            inputs=(file.absolute(),) if file else (),
+            columns=count if checked.interpolate else None,
+            unknown=unknown,
+            params=checked,
+        )
 
     def _check(self, texts: Sequence[str]) -> tuple[str, ...]:
         """Refuse texts that say nothing; warn of words that are not known."""
