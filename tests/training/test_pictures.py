@@ -86,7 +86,7 @@ def test_draws_without_changes_are_whole_pictures_or_their_mirror_images(folder)
     assert torch.equal(drawn, train.draw(np.random.default_rng(3), 20))
 
 
-@pytest.mark.parametrize("change", [{"zoom": 0.2}, {"turn": 10.0}, {"light": 0.3}, {"tint": 0.3}])
+@pytest.mark.parametrize("change", [{"zoom": 0.2}, {"turn": 10.0}, {"warp": 0.05}, {"light": 0.3}, {"tint": 0.3}])
 def test_each_change_changes(folder, change):
     plain = Pictures(config(photographs=str(folder)), "train").draw(np.random.default_rng(3), 4)
     changed = Pictures(config(photographs=str(folder), **change), "train").draw(np.random.default_rng(3), 4)

@@ -1,7 +1,7 @@
 """Small square pictures of one kind, as generators learn them: faces, slices of brains, a folder of the user's.
 
 A set is decoded once. What is measured is the whole picture, reduced by area to the size asked for; what is trained on
-may be a little larger, moved, turned, mirrored, lighter or darker, its colours a little different.
+may be a little larger, moved, turned, bent, mirrored, lighter or darker, its colours a little different.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from velatura.training.recipe import TrainConfig
 
 __all__ = ["Pictures", "PicturesConfig", "contact_sheet", "to_tensor"]
 
+MESH = 4  # parts of a side that is bent
 HELD_OUT_EVERY = 20  # of a user's pictures by name: every twentieth is held out
 LARGEST = 2  # times the size: larger originals are shrunk when they are read, so that a set fits into memory
 
@@ -35,6 +36,7 @@ class PicturesConfig(TrainConfig):
     gray_share: float = Field(0.35, ge=0, le=1, description="of faces: how many of the draws are grey photographs")
     zoom: float = Field(0.0, ge=0, lt=1, description="share of the side that may be cut off, at random places")
     turn: float = Field(0.0, ge=0, description="degrees that a picture may be turned, either way")
+    warp: float = Field(0.0, ge=0, lt=0.1, description="share of the side that inner points may be moved, each way")
     light: float = Field(0.0, ge=0, lt=1, description="share that the contrast may change, either way")
     tint: float = Field(0.0, ge=0, lt=1, description="the same, for each channel alone")
 
@@ -128,6 +130,8 @@ class Pictures:
             angle = rng.uniform(-config.turn, config.turn)
             turned = _pillow(image).rotate(angle, Image.Resampling.BICUBIC)
             image = np.asarray(turned).reshape(side, side, -1)
+        if config.warp:
+            image = _warped(image, config.warp * side, rng)
         box = None
         if config.zoom:
             length = side * (1 - rng.uniform(0, config.zoom))
@@ -166,6 +170,22 @@ def _side(images: data.Images, side: str) -> data.Images:
         pixels=np.concatenate([images[i].ravel() for i in chosen]),
         shapes=images.shapes[chosen],
     )
+
+
+def _warped(image: NDArray[np.uint8], most: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Bend a square picture: the inner points of a mesh are moved at most so many pixels each way, its border stays."""
+    side = len(image)
+    lines = np.linspace(0, side, MESH + 1).round().astype(int)
+    points = np.stack(np.meshgrid(lines, lines), -1).astype(float)
+    points[1:-1, 1:-1] += rng.uniform(-most, most, (MESH - 1, MESH - 1, 2))
+    quads = []
+    for row in range(MESH):
+        for column in range(MESH):
+            box = (lines[column], lines[row], lines[column + 1], lines[row + 1])
+            ends = ((row, column), (row + 1, column), (row + 1, column + 1), (row, column + 1))
+            quads.append((tuple(map(int, box)), tuple(float(x) for end in ends for x in points[end])))
+    bent = _pillow(image).transform((side, side), Image.Transform.MESH, quads, Image.Resampling.BICUBIC)
+    return np.asarray(bent).reshape(side, side, -1)
 
 
 def _square(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
