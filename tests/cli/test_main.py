@@ -62,6 +62,31 @@ def test_help_loads_no_heavy_library():
     assert "velatura blend boat.png" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("words", "example"),
+    [
+        (["train"], "velatura train srresnet -o runs/srresnet"),
+        (["evaluate"], "velatura evaluate restore --data sets --part"),
+        (["generate"], "velatura generate vae-faces"),
+        (["models"], ""),
+        (["models", "show"], ""),
+        (["demo"], ""),
+        (["doctor"], ""),
+    ],
+)
+def test_the_examples_are_the_command_s_own(words: list[str], example: str, capsys: pytest.CaptureFixture[str]):
+    assert main([*words, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert example in text
+    assert ("Examples:" in text) == bool(example)
+    assert "boat.png" not in text
+
+
+def test_a_wrong_word_by_position_is_named(capsys: pytest.CaptureFixture[str]):
+    assert main(["evaluate", "upscal", "--data", "."]) == 2
+    assert one_line(capsys) == "velatura: error: TASK: unknown value 'upscal'; did you mean 'upscale'?"
+
+
 def test_alone_it_prints_the_help(capsys: pytest.CaptureFixture[str]):
     assert main([]) == 0
     assert capsys.readouterr().out.startswith("Usage: velatura COMMAND")

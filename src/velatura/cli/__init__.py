@@ -56,6 +56,18 @@ Examples:
 An output that exists is replaced only with --overwrite; an input never is.
 More: velatura COMMAND --help, velatura doctor, and docs/index.md."""
 
+_TRAINING = """\
+Examples:
+  velatura train srresnet -o runs/srresnet --set data=sets --max-minutes 60
+  velatura train srresnet -o runs/srresnet --set data=sets --resume
+  velatura train srgan -o runs/srgan --config srgan_paper --set photographs=DIV2K/"""
+
+_MEASURING = """\
+Examples:
+  velatura evaluate upscale --data sets --model srresnet --json figures.json
+  velatura evaluate restore --data sets --part scratches
+  velatura evaluate fidelity --data results/ --reference originals/ --protocol y4"""
+
 _PACKAGE = Path(__file__).parents[1]
 
 app = App(
@@ -80,11 +92,35 @@ app.command("velatura.cli.pipeline:pipeline", name="pipeline", group=_IMAGES, he
 app.command("velatura.cli.stylize:stylize", name="stylize", group=_IMAGES, help="Paint a photograph in any style.")
 app.command("velatura.cli.generate:generate", name="generate", group=_IMAGES, help="Make images from noise.")
 app.command("velatura.cli.imagine:imagine", name="imagine", group=_IMAGES, help="Make pictures from words.")
-app.command("velatura.cli.train:train", name="train", group=_MODELS, help="Train a model from a recipe.")
-app.command("velatura.cli.evaluate:evaluate", name="evaluate", group=_MODELS, help="Measure a model on your images.")
+app.command(
+    "velatura.cli.train:train",
+    name="train",
+    group=_MODELS,
+    help="Train a model from a recipe.",
+    help_epilogue=_TRAINING,
+)
+app.command(
+    "velatura.cli.evaluate:evaluate",
+    name="evaluate",
+    group=_MODELS,
+    help="Measure a model on your images.",
+    help_epilogue=_MEASURING,
+)
 app.command("velatura.cli.models:models", name="models", group=_MODELS, help="List, show, verify, export the models.")
-app.command("velatura.cli.demo:demo", name="demo", group=_MORE, help="Run every application on free photographs.")
-app.command("velatura.cli.doctor:doctor", name="doctor", group=_MORE, help="Say what this machine can do.")
+app.command(
+    "velatura.cli.demo:demo",
+    name="demo",
+    group=_MORE,
+    help="Run every application on free photographs.",
+    help_epilogue="",
+)
+app.command(
+    "velatura.cli.doctor:doctor",
+    name="doctor",
+    group=_MORE,
+    help="Say what this machine can do.",
+    help_epilogue="",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -178,7 +214,9 @@ def _describe_usage(error: CycloptsError) -> str:
         return f"one word too many: {error.unused_tokens[0]!r}; {more}"
     if isinstance(error, CoercionError) and error.token and get_origin(error.target_type) is Literal:
         word, known = error.token.value, get_args(error.target_type)
-        return f"{error.token.keyword}: unknown value {word!r}; {_nearest(word, known) or 'known: ' + ', '.join(known)}"
+        name = error.token.keyword or (error.argument.name if error.argument else "")
+        name = name if name.startswith("-") else name.upper()
+        return f"{name}: unknown value {word!r}; {_nearest(word, known) or 'known: ' + ', '.join(known)}"
     error.verbose = False
     text = " ".join(str(error).split()).rstrip(".").replace('"', "'")
     return f"{text[:1].lower()}{text[1:]}; {more}"

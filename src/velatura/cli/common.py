@@ -35,7 +35,7 @@ from velatura.errors import Cancelled, InputError
 from velatura.task import Input, Output, Params, Progress, SaveOptions, Task, check_files, no_progress, parse_params
 from velatura.tiling import DEFAULT_MEMORY_MIB
 
-__all__ = ["ImageOptions", "image_command", "print_json", "progress_bar"]
+__all__ = ["ImageOptions", "RunOptions", "flag", "image_command", "print_json", "progress_bar"]
 
 _INPUTS = Group("Images", sort_key=1)
 _TASK = Group("Options", sort_key=2)
@@ -54,17 +54,9 @@ _switch = partial(Parameter, negative=(), show_default=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ImageOptions:
-    """Options of every command that works on images; the help of each stands beside it."""
+class RunOptions:
+    """Options of every command that makes pictures; the help of each stands beside it."""
 
-    format: Annotated[
-        Literal["png", "jpeg", "webp", "tiff", "avif", "bmp", "gif"] | None,
-        Parameter(group=_OUTPUT, help="File format; default: by the suffix of OUT, in a batch that of the image."),
-    ] = None
-    quality: Annotated[
-        int | None,
-        Parameter(group=_OUTPUT, validator=Number(gte=1, lte=100), metavar="1..100", help="Of JPEG, WebP and AVIF."),
-    ] = None
     overwrite: Annotated[
         bool, _switch(group=_OUTPUT, help="Replace outputs that exist; an input is never replaced.")
     ] = False
@@ -74,6 +66,33 @@ class ImageOptions:
     quiet: Annotated[bool, _switch(name=["--quiet", "-q"], group=_OUTPUT, help="Print errors only.")] = False
     json: Annotated[bool, _switch(group=_OUTPUT, help="Print the result as one JSON line on stdout.")] = False
 
+    device: Annotated[str, Parameter(group=_MACHINE, metavar="NAME", help="auto, cpu, cuda, cuda:1, mps or xpu.")] = (
+        "auto"
+    )
+    threads: Annotated[
+        int | None,
+        Parameter(group=_MACHINE, validator=_AT_LEAST_ONE, metavar="N", help="Default: all processors."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Refuse a device that there is on no machine."""
+        if not re.fullmatch(_DEVICES, self.device):
+            raise InputError(f"unknown device {self.device!r}; expected auto, cpu, cuda, cuda:1, mps or xpu")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageOptions(RunOptions):
+    """Options of every command that works on images."""
+
+    format: Annotated[
+        Literal["png", "jpeg", "webp", "tiff", "avif", "bmp", "gif"] | None,
+        Parameter(group=_OUTPUT, help="File format; default: by the suffix of OUT, in a batch that of the image."),
+    ] = None
+    quality: Annotated[
+        int | None,
+        Parameter(group=_OUTPUT, validator=Number(gte=1, lte=100), metavar="1..100", help="Of JPEG, WebP and AVIF."),
+    ] = None
+
     resume: Annotated[
         bool, _switch(group=_BATCH, help="Go on with a batch: what is unfinished, failed or changed.")
     ] = False
@@ -82,9 +101,6 @@ class ImageOptions:
     ] = 1
     engine: Annotated[Literal["local"], Parameter(group=_BATCH, help="Where the work runs.")] = "local"
 
-    device: Annotated[str, Parameter(group=_MACHINE, metavar="NAME", help="auto, cpu, cuda, cuda:1, mps or xpu.")] = (
-        "auto"
-    )
     threads: Annotated[
         int | None,
         Parameter(
@@ -107,8 +123,6 @@ class ImageOptions:
 
     def work(self, task: type[Task], params: Params, model: str | None) -> WorkSpec:
         """Put what was asked for into the form that engines take."""
-        if not re.fullmatch(_DEVICES, self.device):
-            raise InputError(f"unknown device {self.device!r}; expected auto, cpu, cuda, cuda:1, mps or xpu")
         return WorkSpec(
             task=f"{task.__module__}:{task.__qualname__}",
             params=params.model_dump(mode="json"),
@@ -263,21 +277,35 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     token for pydantic to read: there is one set of rules, and ``--at -10,5`` is neither two tokens nor a flag.
     """
     kind = schema.without_none(field.annotation)
-    is_switch, is_word = kind is bool, bool(schema.choices(field))
     extra = field.json_schema_extra
     token = tuple[str, ...] if isinstance(extra, dict) and extra.get("repeated") else str
+    typed = kind if kind is bool or schema.choices(field) else token
+    return _keyword(name, typed | None, flag(field))
+
+
+def flag(field: FieldInfo, *names: str, metavar: str = "VALUE") -> Parameter:
+    """Declare what the parser says of one field of ``Params``: its help, its range and its default.
+
+    Parameters
+    ----------
+    field : pydantic.fields.FieldInfo
+    *names : str, optional
+        The flags; by default one of the field's name.
+    metavar : str
+        What stands for the value in the help; words and switches need none.
+    """
+    is_switch, is_word = schema.without_none(field.annotation) is bool, bool(schema.choices(field))
     usual, values = schema.default(field), "" if is_word else schema.limits(field)
     notes = [note for note in (values, f"default: {usual}" if usual else "") if note]
-    text = _sentence(field.description or "") + (f" [{'; '.join(notes)}]" if notes else "")
-    parameter = Parameter(
+    return Parameter(
+        name=names or None,
         group=_TASK,
-        help=text,
+        help=_sentence(field.description or "") + (f" [{'; '.join(notes)}]" if notes else ""),
         show_default=False,
         negative=None if is_switch else (),
-        metavar=None if is_switch or is_word else "VALUE",
+        metavar=None if is_switch or is_word else metavar,
         allow_leading_hyphen=not (is_switch or is_word),
     )
-    return _keyword(name, (kind if is_switch or is_word else token) | None, parameter)
 
 
 def _sentence(text: str) -> str:

@@ -16,7 +16,8 @@ __all__ = ["models"]
 
 Json = Annotated[bool, Parameter(negative=(), help="Print one JSON line on stdout instead.")]
 
-models = App(name="models", help="List, show, verify and export the models.")
+# No epilogue: the examples of `velatura` are of other commands.
+models = App(name="models", help="List, show, verify and export the models.", help_epilogue="")
 
 
 @models.command(name="list")

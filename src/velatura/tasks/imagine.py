@@ -36,9 +36,7 @@ class ImagineParams(Params):
     """Options of `Imagine`."""
 
     count: int = Field(1, ge=1, le=MOST, description="how many pictures")
-    seed: int = Field(
-        0, ge=0, lt=2**63, description="the same seed, the same pictures; picture i never depends on count"
-    )
+    seed: int = Field(0, ge=0, description="the same seed, the same pictures; picture i never depends on count")
     interpolate: tuple[str, str] | None = Field(
         None, description="from one text to another, with one noise, instead of pictures side by side"
     )
