@@ -1,0 +1,69 @@
+"""uvicorn around the studio."""
+
+from __future__ import annotations
+
+import socket
+from types import FrameType
+
+import uvicorn
+
+from velatura.errors import InputError
+from velatura.studio.app import Studio, create_app
+from velatura.studio.settings import Settings
+
+__all__ = ["address", "serve"]
+
+GRACE = 3  # seconds that open requests get at the end
+
+
+class _Server(uvicorn.Server):
+    """A server that lets listeners go first: their streams would never end."""
+
+    def __init__(self, config: uvicorn.Config, studio: Studio) -> None:
+        super().__init__(config)
+        self._studio = studio
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end."""
+        self._studio.jobs.hush()
+        super().handle_exit(sig, frame)
+
+
+def address(settings: Settings) -> str:
+    """Give the address to open.
+
+    Examples
+    --------
+    >>> address(Settings(port=7861)), address(Settings(host="::1"))
+    ('http://127.0.0.1:7861/', 'http://[::1]:7860/')
+    """
+    host = socket.gethostname() if settings.host in ("0.0.0.0", "::") else settings.host
+    host = f"[{host}]" if ":" in host else host
+    return f"http://{host}:{settings.port}/" + (f"?token={settings.token}" if settings.token else "")
+
+
+def serve(settings: Settings) -> None:
+    """Serve until Ctrl-C.
+
+    Raises
+    ------
+    InputError
+        The address is taken, or none of this machine's.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((settings.host, settings.port))
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise InputError(
+                f"cannot listen on {settings.host}:{settings.port} ({reason}); take another --port or --host"
+            ) from None
+        app = create_app(settings)
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=GRACE, ws="none"
+        )
+        print(f"Velatura studio: {address(settings)}", flush=True)
+        print("Ctrl-C ends it; results that were not saved are gone then.", flush=True)
+        _Server(config, app.studio).run([listening])  # pyright: ignore[reportFunctionMemberAccess, reportAttributeAccessIssue]
