@@ -45,10 +45,10 @@ def test_known_pixels_stay_and_the_hole_is_never_read(vae, batch):
     assert torch.equal(other.images[:, 0][~known], found.images[:, 0][~known])
 
 
-@pytest.mark.parametrize("candidates", [1, 3])
-def test_alone_and_in_a_batch_alike(vae, batch, candidates):
+@pytest.mark.parametrize(("candidates", "mirror"), [(1, False), (1, True), (3, True)])
+def test_alone_and_in_a_batch_alike(vae, batch, candidates, mirror):
     images, holes = batch
-    options = {"options": FEW, "candidates": candidates}
+    options = {"options": FEW, "candidates": candidates, "mirror": mirror}
     together = fill(vae, images, holes, **options).images
     alone = torch.cat([fill(vae, images[i : i + 1], holes[i : i + 1], **options).images for i in range(3)])
     assert torch.equal(together, alone)
@@ -74,6 +74,16 @@ def test_candidates_differ_and_the_best_comes_first(vae, batch):
     assert torch.allclose(loss, found.losses[:, 0], atol=1e-5)
     mean = fill(vae, images, holes, options=Search(0)).z
     assert all((found.z[i] == mean[i]).all(1).any() for i in range(3))
+
+
+def test_with_its_mirror_image_a_picture_is_filled_as_its_mirror_image_is(vae, batch):
+    images, holes = batch
+    one = fill(vae, images, holes, options=Search(0), candidates=3, mirror=True)
+    other = fill(vae, images.flip(-1), holes.flip(-1), options=Search(0), mirror=True)
+    plain, turned = (fill(vae, *sides, options=Search(0)).made for sides in (batch, [x.flip(-1) for x in batch]))
+    assert torch.allclose(other.made, ((plain + turned.flip(-1)) / 2).flip(-1), atol=1e-5)
+    for i in range(3):  # one of three candidates is the mean, the others are samples
+        assert int(((one.made[i] - other.made[i].flip(-1)).abs().amax((1, 2, 3)) < 1e-5).sum()) == 1
 
 
 def test_the_encoder_begins_where_it_says(vae, batch):

@@ -118,6 +118,9 @@ class InpaintOptions:
         tuple[float, ...],
         _repeated(help="Weight of the prior loss; repeated, side by side."),
     ] = ()
+    mirror: Annotated[
+        bool, Parameter(group=_GROUP, show_default=False, help="After the encoder, fill the mirror image, too.")
+    ] = True
     plain: Annotated[
         bool, Parameter(group=_GROUP, negative=(), show_default=False, help="Measure fills that are not joined, too.")
     ] = False
@@ -180,6 +183,7 @@ class _Row:
     model: Model
     method: Method
     options: Search
+    mirror: bool
     plain: bool
     seconds: list[float] = field(default_factory=list)
 
@@ -192,7 +196,16 @@ class _Row:
         from velatura.semantic import fill
 
         group = GROUP if self.method == "latent" else None
-        return fill(self.model, images, planes, method=self.method, options=self.options, seed=seed, group=group)
+        return fill(
+            self.model,
+            images,
+            planes,
+            method=self.method,
+            options=self.options,
+            mirror=self.mirror,
+            seed=seed,
+            group=group,
+        )
 
     def __call__(self, images: Tensor, planes: Tensor) -> dict[str, Tensor]:
         import torch
@@ -361,7 +374,7 @@ def _rows(models: Sequence[str], options: InpaintOptions) -> list[_Row]:
         for words, method, settings in searches:
             if method == "encoder":
                 loaded.need_encoder()
-            rows.append(_Row(name, words, loaded, method, settings, options.plain))
+            rows.append(_Row(name, words, loaded, method, settings, options.mirror, options.plain))
     return rows
 
 

@@ -119,6 +119,9 @@ class InpaintParams(Params):
     candidates: int = Field(
         1, ge=1, le=32, description="so many different fills: OUT is the best, OUT-candidate-2... are the others"
     )
+    mirror: bool = Field(
+        True, description="fill the mirror image, too, and take the mean: surer, in twice the time; after the encoder"
+    )
     enlarge: Literal["srresnet", "bicubic"] = Field(
         "srresnet", description="what makes the fill of a face four times larger, if the face is larger than 64 pixels"
     )
@@ -444,6 +447,7 @@ class _Work:
             method=self.params.method,
             options=options,
             candidates=self.params.candidates,
+            mirror=self.params.mirror,
             seed=self.params.seed,
             tick=lambda step: self.progress(step, options.steps, "searching"),
         )
