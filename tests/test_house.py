@@ -22,7 +22,7 @@ SOURCE = ROOT / "src" / "velatura"
 # A floor, and the floors that it may use beside itself. `cli` and `studio` stand on top and may use all.
 _GROUND = {"errors", "tiling", "device", "image", "task", "schema", "catalog", "placement"}
 _MATHEMATICS = {"nets", "ops", "losses", "latent_search", "faces", "holes", "semantic", "completion", "restoration"}
-_MATHEMATICS |= {"stylization", "face_refinement"}
+_MATHEMATICS |= {"stylization", "face_refinement", "hidden"}
 MAY_USE = {
     "errors": set(),
     "tiling": {"errors"},
@@ -40,6 +40,7 @@ MAY_USE = {
     "losses": {"errors", "ops", "nets"},
     "latent_search": {"errors", "nets", "losses"},
     "holes": {"errors", "image"},
+    "hidden": {"image", "ops"},
     "semantic": {"catalog", "errors", "latent_search", "nets", "ops"},
     "stylization": {"catalog", "errors", "losses", "nets"},
     "completion": {"errors", "faces", "holes", "image", "ops"},
@@ -52,8 +53,10 @@ MAY_USE = {
     "tasks": _GROUND | _MATHEMATICS | {"community", "openvino_engine"},
     "medical": {"errors", "task", "tasks"},
     "pipeline": _GROUND | _MATHEMATICS | {"tasks"},
-    "batch": _GROUND | _MATHEMATICS | {"tasks", "pipeline", "engines"},
-    "engines": _GROUND | _MATHEMATICS | {"tasks", "pipeline", "batch"},
+    "storage": {"catalog", "errors"},
+    "manifest": {"errors", "storage"},
+    "engines": {"device", "errors", "manifest", "storage", "task", "tiling"},
+    "batch": {"catalog", "engines", "errors", "image", "manifest", "storage", "task"},
 }
 ON_TOP = {"cli", "studio", "__main__"}
 
@@ -66,7 +69,7 @@ IMPURE_OF_TORCH = {"cuda", "device", "load", "save"}
 # These must stay quick to import.
 WITHOUT_TORCH = (
     *("image", "tiling", "task", "catalog", "batch", "ops", "placement", "openvino_engine"),
-    *("faces", "holes", "completion", "medical"),
+    *("faces", "hidden", "holes", "completion", "medical"),
 )
 
 # What an application has under its basename, beside tasks/X.py.

@@ -1,10 +1,12 @@
 """Folders: a folder in, a folder out, one image at a time.
 
-`run_batch` lists the images, pairs the second inputs by name, gives the jobs to an engine (`velatura.engines`) and
-keeps ``manifest.jsonl`` in the output folder: a header line with everything that decides the bytes, then one line
-per finished image. A batch that was interrupted, even by ``kill -9``, goes on where it was: a line is written, and
+`run_batch` lists the images, pairs the second inputs by name, gives the jobs to an engine (`velatura.engines`), whose
+workers keep the manifest of the output folder (`velatura.manifest`): what decides the bytes, then one line per
+finished image. A batch that was interrupted, even by ``kill -9``, goes on where it was: a line is written, and
 synced, only after its image is in place, and images never share state, so that the bytes are those of an unbroken
 run.
+
+Folders may be URLs (`velatura.storage`). The list lies on the disk: memory does not grow with the number of images.
 """
 
 from __future__ import annotations
@@ -13,31 +15,31 @@ import json
 import os
 import time
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Self
+from typing import Any, Self
 
-from velatura import __version__
-from velatura.engines import Engine, Job, LocalEngine, Outcome, WorkSpec, file_sha256
+from velatura import __version__, storage
+from velatura.engines import Engine, Job, LocalEngine, Outcome, RayEngine, WorkSpec, file_sha256
+from velatura.engines.work import line_of, relative
 from velatura.errors import InputError, MachineError
 from velatura.image import SUFFIXES
-from velatura.task import Progress, Task, no_progress
+from velatura.manifest import MANIFEST, Manifest, begun_with, scratch_database
+from velatura.task import Params, Progress, Task, no_progress, parse_params
 
 __all__ = [
     "Engine",
     "Job",
     "LocalEngine",
     "Outcome",
+    "Plan",
+    "RayEngine",
     "Report",
     "WorkSpec",
-    "begun_with",
     "output_suffix",
-    "plan",
     "run_batch",
 ]
-
-MANIFEST = "manifest.jsonl"
 
 READ_ONLY = frozenset([".heic", ".heif"])  # the results become PNG
 FORMAT_SUFFIXES = {"jpeg": ".jpg", "tiff": ".tif"}  # the other formats are called like their suffix
@@ -45,138 +47,199 @@ FORMAT_SUFFIXES = {"jpeg": ".jpg", "tiff": ".tif"}  # the other formats are call
 # --- which images, and where to --------------------------------------------------------------------------------------
 
 
-def plan(
-    kind: type[Task],
-    inputs: Sequence[str | Path | None],
-    out: str | Path,
-    *,
-    format: str | None = None,
-    beside: Iterable[str | Path] = (),
-) -> tuple[list[Job], list[Outcome]]:
-    """Pair the inputs and name the outputs.
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """An input of a batch: a folder, one file for all images, or nothing."""
 
-    The leading input's folder decides the list, or the first folder if the leading input is a file: its images, with
-    those of its folders, sorted, hidden ones and the output folders left out. An input that is a file serves all
-    images; of one that is a folder each image takes the file with the same path and stem, or else the one that has the
-    image's name with a suffix more: so a batch calls what it makes beside its results.
+    path: str | None
+    is_folder: bool = False
+    prints: Mapping[str, Any] | None = None  # of a file
+    identity: str = ""
+
+    @classmethod
+    def of(cls, value: str | Path | None) -> Self:
+        if value is None:
+            return cls(None)
+        path = storage.place(value)
+        kind = storage.kind_of(path)
+        if kind is None:
+            raise InputError(f"{path}: no such file or folder")
+        if kind == "folder":
+            return cls(path, True)
+        found = storage.find(path)
+        assert found is not None
+        return cls(path, False, _print(found), found.identity)
+
+
+class Plan:
+    """What a batch is to do: its jobs, in their order, from lists on the disk.
+
+    The leading input's folder decides, or the first folder if the leading input is a file: its images, with those of
+    its folders, sorted, hidden ones and the output folders left out. An input that is a file serves all images; of
+    one that is a folder each image takes the file with the same path and stem, or else the one that has the image's
+    name with a suffix more: so a batch calls what it makes beside its results.
 
     Parameters
     ----------
     kind : type of Task
-    inputs : sequence of path or None
+    inputs : sequence of path or URL or None
         In the order of ``kind.inputs``; at least one is a folder, trailing optional ones may be left out.
-    out : path
+    out : path or URL
         The output folder. Outputs keep the relative folder and the stem; the suffix is that of ``format``, else
         that of the leading input (PNG for HEIC, which is only read).
     format : str, optional
     beside : iterable of path, optional
         Other folders that the work writes into.
 
-    Returns
-    -------
-    jobs : list of Job
-    unpaired : list of Outcome
-        Images that have no partner, as failures.
-
     Raises
     ------
     InputError
-        No images, a missing file, two files of one stem to choose from, two outputs of one name, or an output that
-        is an image of the inputs.
+        No images, a missing file, or two outputs of one name.
     """
-    out, written = Path(out), {Path(folder).resolve() for folder in (out, *beside)}
-    given = (*inputs, *(None for _ in range(len(kind.inputs) - len(inputs))))
-    paths = [None if value is None else Path(value) for value in given]
-    for folder in beside:
-        if Path(folder).exists() and not Path(folder).is_dir():
-            raise InputError(f"{folder}: is a file; expected a folder for the pictures beside the outputs of a folder")
-    for path in paths:
-        if path is not None and not path.exists():
-            raise InputError(f"{path}: no such file or folder")
-        if path is not None and path.is_dir() and path.resolve() in written:
-            raise InputError(f"{path}: is an input folder; expected another one for the outputs")
-    leading = next(index for index, spec in enumerate(kind.inputs) if spec.leading)
-    folders = [index for index, path in enumerate(paths) if path is not None and path.is_dir()]
-    if not folders:
-        raise InputError("no input is a folder; a batch needs one")
-    driver = leading if leading in folders else folders[0]
-    listed = {index: _images(_given(paths[index]), written) for index in folders}
-    if not listed[driver]:
-        raise InputError(f"{paths[driver]}: holds no images; known suffixes are {', '.join(sorted(SUFFIXES))}")
-    partners = {index: _by_stem(listed[index]) for index in folders if index != driver}
 
-    jobs: list[Job] = []
-    unpaired: list[Outcome] = []
-    made: dict[PurePosixPath, str] = {}
-    for image in listed[driver]:
-        chosen: list[Path | None] = []
-        missing = ""
-        for index, path in enumerate(paths):
-            if path is None or index not in folders:
-                chosen.append(path)
-            elif index == driver:
-                chosen.append(path / image)
-            else:
-                found = partners[index].get(image.with_suffix(""), []) or partners[index].get(image, [])
-                if len(found) > 1:
-                    names = " and ".join(str(name) for name in found[:2])
-                    raise InputError(f"{path}: holds {names} for {image}; expected one {kind.inputs[index].name}")
-                if not found:
-                    missing = f"no {kind.inputs[index].name} {image.with_suffix('')}.* in {path}"
-                chosen.append(path / found[0] if found else None)
-        target = image.with_suffix(output_suffix(chosen[leading] or image, format))
-        if target in made:
-            raise InputError(f"{made[target]} and {image} would both become {target}; rename one of them")
-        made[target] = str(image)
-        job = Job(str(image), tuple(None if one is None else str(one) for one in chosen), str(out / target))
-        if missing:
-            unpaired.append(Outcome(job, missing))
-        else:
-            jobs.append(job)
-    files = [_given(path) / image for index, path in enumerate(paths) for image in listed.get(index, [])]
-    _refuse_inputs_as_outputs(jobs, [*files, *(path for path in paths if path is not None and path.is_file())])
-    return jobs, unpaired
+    def __init__(
+        self,
+        kind: type[Task],
+        inputs: Sequence[str | Path | None],
+        out: str | Path,
+        *,
+        format: str | None = None,
+        beside: Iterable[str | Path] = (),
+    ) -> None:
+        self.out = storage.place(out)
+        self._kind = kind
+        self._format = format
+        beside = [storage.place(folder) for folder in beside]
+        for folder in beside:
+            if storage.kind_of(folder) == "file":
+                raise InputError(
+                    f"{folder}: is a file; expected a folder for the pictures beside the outputs of a folder"
+                )
+        given = (*inputs, *(None for _ in range(len(kind.inputs) - len(inputs))))
+        self._sides = [_Side.of(value) for value in given]
+        written = {storage.resolved(folder) for folder in (self.out, *beside)}
+        for side in self._sides:
+            if side.is_folder and storage.resolved(side.path or "") in written:
+                raise InputError(f"{side.path}: is an input folder; expected another one for the outputs")
+        self._leading = next(index for index, one in enumerate(kind.inputs) if one.leading)
+        folders = [index for index, side in enumerate(self._sides) if side.is_folder]
+        if not folders:
+            raise InputError("no input is a folder; a batch needs one")
+        self._driver = self._leading if self._leading in folders else folders[0]
+        self._lists = scratch_database()
+        self._list(folders, written)
+        if not len(self):
+            name = self._sides[self._driver].path
+            raise InputError(f"{name}: holds no images; known suffixes are {', '.join(sorted(SUFFIXES))}")
+        self._refuse_two_of_one_name()
+
+    def close(self) -> None:
+        """Remove the lists."""
+        self._lists.close()
+
+    def __len__(self) -> int:
+        """Count the images, with those that have no partner."""
+        (count,) = self._lists.execute("SELECT count(*) FROM file WHERE side = ?", (self._driver,)).fetchone()
+        return count
+
+    def _list(self, folders: Sequence[int], written: Collection[str]) -> None:
+        # Names are bytes: those of files need be no text. Folders before what begins like their names.
+        self._lists.execute(
+            "CREATE TABLE file (side INT, sort BLOB, stem BLOB, target BLOB, print TEXT, identity TEXT)"
+        )
+        with self._lists:
+            for index in folders:
+                found = storage.files(_given(self._sides[index].path), written)
+                rows = (self._row(index, file) for file in found if PurePosixPath(file.path).suffix.lower() in SUFFIXES)
+                self._lists.executemany("INSERT INTO file VALUES (?, ?, ?, ?, ?, ?)", rows)
+        for columns in ("side, sort", "side, stem", "identity", "target"):
+            name = columns.replace(", ", "_")
+            self._lists.execute(f"CREATE INDEX by_{name} ON file ({columns})")
+
+    def _row(self, index: int, file: storage.File) -> tuple[Any, ...]:
+        path = PurePosixPath(file.path)
+        leading = self._sides[self._leading]
+        suffix = output_suffix(path if leading.is_folder else PurePosixPath(leading.path or ""), self._format)
+        target = _sortable(str(path.with_suffix(suffix))) if index == self._driver else None
+        stem = _sortable(str(path.with_suffix("")))
+        return index, _sortable(str(path)), stem, target, json.dumps(_print(file)), file.identity
+
+    def _refuse_two_of_one_name(self) -> None:
+        query = "SELECT target, min(sort), max(sort) FROM file WHERE side = ? GROUP BY target HAVING count(*) > 1"
+        if found := self._lists.execute(query, (self._driver,)).fetchone():
+            target, one, other = map(_plain, found)
+            raise InputError(f"{one} and {other} would both become {target}; rename one of them")
+
+    def jobs(self) -> Iterator[tuple[Job, str]]:
+        """Give each job, and why it cannot be done: that it has no partner; empty where it can.
+
+        Raises
+        ------
+        InputError
+            Two files of one stem to choose from.
+        """
+        query = "SELECT sort, stem, target, print FROM file WHERE side = ? ORDER BY sort"
+        for sort, stem, target, text in self._lists.execute(query, (self._driver,)):
+            image = _plain(sort)
+            chosen: list[str | None] = []
+            prints: dict[str, Any] = {}
+            missing = ""
+            for index, (side, one) in enumerate(zip(self._sides, self._kind.inputs, strict=True)):
+                if not side.is_folder:
+                    chosen.append(side.path)
+                    if side.prints is not None:
+                        prints[one.name] = side.prints
+                elif index == self._driver:
+                    chosen.append(storage.join(_given(side.path), image))
+                    prints[one.name] = json.loads(text)
+                elif found := self._partner(index, sort, stem):
+                    chosen.append(storage.join(_given(side.path), found[0]))
+                    prints[one.name] = found[1]
+                else:
+                    missing = f"no {one.name} {PurePosixPath(image).with_suffix('')}.* in {side.path}"
+                    chosen.append(None)
+            yield Job(image, tuple(chosen), storage.join(self.out, _plain(target)), prints), missing
+
+    def _partner(self, index: int, sort: bytes, stem: bytes) -> tuple[str, Mapping[str, Any]] | None:
+        query = "SELECT sort, print FROM file WHERE side = ? AND stem = ? LIMIT 2"
+        found = self._lists.execute(query, (index, stem)).fetchall()
+        found = found or self._lists.execute(query, (index, sort)).fetchall()
+        if len(found) > 1:
+            names = " and ".join(sorted(_plain(row[0]) for row in found))
+            name = self._kind.inputs[index].name
+            raise InputError(f"{self._sides[index].path}: holds {names} for {_plain(sort)}; expected one {name}")
+        return (_plain(found[0][0]), json.loads(found[0][1])) if found else None
+
+    def is_input(self, identity: str) -> str | None:
+        """Name the input that a file is, whatever it is called; None if it is none."""
+        if not identity:
+            return None
+        for side in self._sides:
+            if side.identity == identity:
+                return side.path
+        found = self._lists.execute("SELECT side, sort FROM file WHERE identity = ?", (identity,)).fetchone()
+        return storage.join(_given(self._sides[found[0]].path), _plain(found[1])) if found else None
 
 
-def _refuse_inputs_as_outputs(jobs: Iterable[Job], inputs: Iterable[Path]) -> None:
-    """Keep every input, those of other jobs too: one that was replaced would be read by the next job."""
-    read = {_identity(path): path for path in inputs}
-    read.pop(None, None)
-    for job in jobs:
-        if (found := read.get(_identity(Path(job.output)))) is not None:
-            raise InputError(f"{job.output}: is the input {found} and is never written onto; choose another folder")
+def _sortable(path: str) -> bytes:
+    """Write a path so that bytes sort as its parts do."""
+    return os.fsencode(path).replace(b"/", b"\0")
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Tell a file from others by more than its name, which a link or the case of letters changes."""
-    try:
-        found = path.stat()
-    except OSError:  # not there: nothing can be lost
-        return None
-    return found.st_dev, found.st_ino
+def _plain(sortable: bytes) -> str:
+    return os.fsdecode(sortable.replace(b"\0", b"/"))
 
 
-def _given(path: Path | None) -> Path:
+def _given(path: str | None) -> str:
     assert path is not None
     return path
 
 
-def _images(folder: Path, written: Collection[Path]) -> list[PurePosixPath]:
-    """List the images below ``folder``, but for the folders that are written into, sorted, as relative paths."""
-    found = []
-    for root, folders, files in os.walk(folder):
-        here = Path(root)
-        folders[:] = [name for name in folders if name[0] != "." and (here / name).resolve() not in written]
-        below = PurePosixPath(here.relative_to(folder).as_posix())
-        found += [below / name for name in files if name[0] != "." and Path(name).suffix.lower() in SUFFIXES]
-    return sorted(found)
-
-
-def _by_stem(images: Iterable[PurePosixPath]) -> dict[PurePosixPath, list[PurePosixPath]]:
-    stems: dict[PurePosixPath, list[PurePosixPath]] = {}
-    for image in images:
-        stems.setdefault(image.with_suffix(""), []).append(image)
-    return stems
+def _print(file: storage.File) -> dict[str, Any]:
+    """Tell by size and time whether an input is still the same file."""
+    name = PurePosixPath(file.path).name
+    # A link that leads nowhere has no size: opening it will say so, as the failure of one image.
+    return {"file": name} | ({} if file.bytes is None else {"bytes": file.bytes, **file.mark})
 
 
 def output_suffix(leading: Path | PurePosixPath, format: str | None) -> str:
@@ -186,92 +249,10 @@ def output_suffix(leading: Path | PurePosixPath, format: str | None) -> str:
     return ".png" if leading.suffix.lower() in READ_ONLY else leading.suffix
 
 
-# --- the manifest -----------------------------------------------------------------------------------------------------
+# --- what decides the bytes -------------------------------------------------------------------------------------------
 
 
-class Manifest:
-    """``manifest.jsonl``: what was asked for, then what is finished, one JSON object per line."""
-
-    def __init__(self, file: IO[bytes], path: Path, records: Mapping[str, dict[str, Any]]) -> None:
-        self.path = path
-        self.records = records  #: name of an output -> its last line
-        self._file = file
-
-    @classmethod
-    def begin(cls, path: Path, header: Mapping[str, Any]) -> Self:
-        """Start a new one; an old one is replaced."""
-        manifest = cls(path.open("wb"), path, {})
-        manifest.append(header)
-        return manifest
-
-    @classmethod
-    def resume(cls, path: Path, header: Mapping[str, Any]) -> Self:
-        """Go on with one that is there, after checking that it was begun with the same options.
-
-        Raises
-        ------
-        InputError
-            It is no manifest, or the options differ.
-        """
-        text = path.read_bytes()
-        # The last line may be torn: the process was killed, or the disk was full, while it was written.
-        whole = text[: text.rfind(b"\n") + 1]
-        lines = [line for line in map(_parse_line, whole.splitlines()) if line is not None]
-        if not whole:
-            return cls.begin(path, header)
-        if not lines or "manifest" not in lines[0]:
-            raise InputError(f"{path}: is not a manifest of velatura; choose another output folder")
-        records = {line["output"]: line for line in lines[1:] if "output" in line}
-        if not any(line.get("status") == "done" for line in records.values()):
-            return cls.begin(path, header)  # nothing that other options could be mixed with
-        _refuse_difference(lines[0], json.loads(json.dumps(header)), path)
-        file = path.open("r+b")
-        file.truncate(len(whole))
-        file.seek(len(whole))
-        return cls(file, path, records)
-
-    def append(self, line: Mapping[str, Any]) -> None:
-        """Write one line and wait until the disk has it.
-
-        Raises
-        ------
-        MachineError
-            The disk is full, or went away.
-        """
-        try:
-            self._file.write(json.dumps(line).encode() + b"\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise MachineError(f"{self.path}: {error.strerror}; free some space, then --resume") from error
-
-    def close(self) -> None:
-        """Close the file."""
-        # Closing flushes again what a full disk refused: that was reported by `append`.
-        with suppress(OSError):
-            self._file.close()
-
-
-def _parse_line(line: bytes) -> dict[str, Any] | None:
-    try:
-        parsed = json.loads(line)
-    except ValueError:
-        return None  # damaged: its image is made again
-    return parsed if isinstance(parsed, dict) else None
-
-
-def _refuse_difference(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
-    """Refuse to mix results: name the first option that is not what it was."""
-    for before, now in ((old, new), (old.get("params", {}), new.get("params", {}))):
-        for key in dict.fromkeys((*before, *now)):
-            if key != "params" and before.get(key) != now.get(key):
-                raise InputError(
-                    f"{path} was begun with {key} {json.dumps(before.get(key))}, now it is {json.dumps(now.get(key))}; "
-                    "give the same options, or --overwrite to start anew"
-                )
-
-
-def _header(work: WorkSpec, out: Path) -> dict[str, Any]:
+def _header(work: WorkSpec, out: str) -> dict[str, Any]:
     """Collect everything that decides the bytes of the outputs and where they lie, the inputs aside."""
     return {
         "manifest": 1,
@@ -286,17 +267,13 @@ def _header(work: WorkSpec, out: Path) -> dict[str, Any]:
         "format": work.save.format,
         "quality": work.save.quality,
         "mark": work.save.mark,
-        "maps": {name: os.path.relpath(folder, out) for name, folder in work.maps.items()},
+        "maps": {name: _beside(folder, out) for name, folder in work.maps.items()},
     }
 
 
-def begun_with(out: str | Path) -> dict[str, Any]:
-    """Give the options that the batch of an output folder was begun with; nothing where there is no batch."""
-    try:
-        with (Path(out) / MANIFEST).open("rb") as file:
-            return _parse_line(file.readline()) or {}
-    except OSError:
-        return {}
+def _beside(folder: str, out: str) -> str:
+    """Name a folder as seen from the outputs, so that both may be moved."""
+    return folder if storage.is_url(folder) or storage.is_url(out) else os.path.relpath(folder, out)
 
 
 def _model_sha256(model: str | None) -> str | None:
@@ -310,20 +287,12 @@ def _model_sha256(model: str | None) -> str | None:
     return next((card.sha256 for card in cards() if card.name == model), None)
 
 
-def _fingerprints(kind: type[Task], inputs: Sequence[str | None]) -> dict[str, Any]:
-    """Tell by size and time whether an input is still the same file."""
-    prints = {}
-    for spec, value in zip(kind.inputs, inputs, strict=True):
-        if value is None:
-            continue
-        path = Path(value)
-        try:
-            found = path.stat()
-        except OSError:  # a dangling link: opening it will say so, as the failure of one image
-            prints[spec.name] = {"file": path.name}
-        else:
-            prints[spec.name] = {"file": path.name, "bytes": found.st_size, "mtime_ns": found.st_mtime_ns}
-    return prints
+def _further_prints(kind: type[Task], params: Params) -> dict[str, Any]:
+    """Tell whether what the options name beside inputs and model is still the same: styles, models of steps."""
+    files = [Path(file) for file in kind.further_inputs(params)]
+    prints = {str(file): file_sha256(file) for file in files if file.is_file()}
+    prints |= {str(model): _model_sha256(str(model)) for model in kind.further_models(params)}
+    return {"further": prints} if prints else {}
 
 
 # --- the batch --------------------------------------------------------------------------------------------------------
@@ -365,12 +334,12 @@ def run_batch(
     ----------
     work : WorkSpec
         ``work.save.overwrite`` starts anew in a folder that holds outputs.
-    inputs : sequence of path or None
-        As for `plan`.
-    out : path
+    inputs : sequence of path or URL or None
+        As for `Plan`.
+    out : path or URL
         The output folder; it is made.
     engine : Engine, optional
-        Default: this process.
+        Default: this process. Where ``work.threads`` is None, it chooses; a resumed batch keeps what it had.
     resume : bool, optional
         Go on with what the manifest of the folder leaves: images that are not made, failed, or whose input changed.
         An output that the manifest does not know is what the interrupted run wrote last, and is made again.
@@ -385,51 +354,161 @@ def run_batch(
     Raises
     ------
     InputError
-        Nothing was done: see `plan`; or the folder holds a manifest and neither ``resume`` nor overwriting was
+        Nothing was done: see `Plan`; or the folder holds a manifest and neither ``resume`` nor overwriting was
         asked for; or the options are not those of the manifest.
     MachineError
-        The disk is full. ``resume`` goes on.
+        The disk is full, or a store does not answer. ``resume`` goes on.
     """
     start = time.perf_counter()
-    out = Path(out)
+    out = storage.place(out)
     if resume and work.save.overwrite:
         raise InputError("--resume keeps what is done, --overwrite starts anew; expected one of them")
-    jobs, unpaired = plan(work.kind, inputs, out, format=work.save.format, beside=work.maps.values())
-    manifest = _open_manifest(out, work, jobs, resume=resume)
-    # What may be replaced is settled: an output that is there now is our own, from before an interruption.
-    work = replace(work, save=replace(work.save, overwrite=True))
+    params = parse_params(work.kind.Params, {**work.params, **dict.fromkeys(work.maps, True)})
+    if names := work.kind.single_outputs(params):
+        flag = names[0].replace("_", "-")
+        raise InputError(f"--{flag} names one file, which every image of a folder would write; leave it out")
+    engine = engine or LocalEngine()
+    maps = {name: storage.place(folder) for name, folder in work.maps.items()}
+    with closing(Plan(work.kind, inputs, out, format=work.save.format, beside=maps.values())) as plan:
+        had = begun_with(out).get("threads") if resume and work.threads is None else None
+        work = replace(work, maps=maps, threads=work.threads or had or engine.threads(work, len(plan)))
+        batch = _Batch(plan, work, params)
+        with closing(batch.open(resume=resume)) as manifest:
+            # What may be replaced is settled: an output that is there now is our own, from before an interruption.
+            save = replace(work.save, overwrite=True)
+            batch.work = replace(work, save=save, out=out, run=manifest.run)
+            return batch.run(engine, manifest, progress or no_progress, start, clean=resume)
 
-    with closing(manifest):
-        prints = {job: _fingerprints(work.kind, job.inputs) for job in (*jobs, *(one.job for one in unpaired))}
-        todo = [job for job in jobs if not _is_done(job, work, prints[job], manifest, out)]
-        if resume:
-            _remove_leftovers(path for job in todo for path in (Path(job.output), *work.map_files(job).values()))
-        failed: list[Outcome] = []
+
+class _Batch:
+    """A batch under way."""
+
+    def __init__(self, plan: Plan, work: WorkSpec, params: Params) -> None:
+        self.plan = plan
+        self.work = work
+        self._further = _further_prints(work.kind, params)
+        self._there = _Outputs((plan.out, *work.maps.values()))
+        self._failed: list[Outcome] = []
+        self._warnings: dict[str, list[str]] = {}
+
+    def jobs(self) -> Iterator[tuple[Job, str]]:
+        """Give the jobs with all that tells whether they must be done again."""
+        for job, missing in self.plan.jobs():
+            yield (replace(job, prints={**job.prints, **self._further}) if self._further else job), missing
+
+    def open(self, *, resume: bool) -> Manifest:
+        """Make the output folder and settle what of it may be replaced."""
+        out, overwrite = self.plan.out, self.work.save.overwrite
+        path = storage.join(out, MANIFEST)
+        header = _header(self.work, out)
+        try:
+            if not storage.is_url(out):
+                Path(out).mkdir(parents=True, exist_ok=True)
+            begun = storage.find(path) is not None
+            if begun and not resume and not overwrite:
+                raise InputError(f"{out}: holds an earlier batch; --resume goes on with it, --overwrite starts anew")
+            self._check_outputs(replace_any=overwrite or (begun and resume))
+            return (Manifest.resume if begun and resume else Manifest.begin)(out, header)
+        except (FileExistsError, NotADirectoryError):
+            raise InputError(f"{out}: is a file; expected a folder for the outputs of a folder") from None
+        except PermissionError as error:
+            raise InputError(f"{error.filename}: no permission to write; choose another output folder") from None
+
+    def _check_outputs(self, *, replace_any: bool) -> None:
+        """Keep every input, those of other jobs too: one that was replaced would be read by the next job."""
+        there, first = 0, ""
+        for job, missing in self.jobs():
+            for path in () if missing else (job.output, *self.work.map_files(job).values()):
+                if (found := self._there.find(path)) is None:
+                    continue
+                if (source := self.plan.is_input(found.identity)) is not None:
+                    raise InputError(f"{path}: is the input {source} and is never written onto; choose another folder")
+                there, first = there + 1, first or path
+        if there and not replace_any:
+            raise InputError(
+                f"{first}: exists already ({there} of {len(self.plan) * (1 + len(self.work.maps))} outputs do); "
+                "--overwrite replaces them, or choose another folder"
+            )
+
+    def run(self, engine: Engine, manifest: Manifest, hook: Progress, start: float, *, clean: bool) -> Report:
+        """Do what is left, and report."""
+        todo = skipped = 0
+        folders: set[Path] = set()
+        for job, missing in self.jobs():
+            if missing:
+                self._note(Outcome(job, missing))
+                manifest.append(line_of(self._failed[-1], self.plan.out))
+            elif self._is_done(job, manifest):
+                skipped += 1
+            else:
+                todo += 1
+                folders |= _folders_of(job, self.work) if clean else set()
+        _remove_leftovers(folders)
+        hook(0, todo, "")
+        done = self._work(engine, manifest, todo, hook) if todo else 0
+        self._failed.sort(key=lambda outcome: outcome.job.name)
+        return Report(done, skipped, tuple(self._failed), time.perf_counter() - start, self._warnings)
+
+    def _work(self, engine: Engine, manifest: Manifest, todo: int, hook: Progress) -> int:
         done = 0
-        noted: dict[str, list[str]] = {}
+        under_way: dict[str, Job] = {}
 
-        def note(outcome: Outcome) -> None:
-            manifest.append(_line(outcome, prints[outcome.job], out))
-            if not outcome.ok:
-                failed.append(outcome)
-            for text in outcome.warnings:
-                noted.setdefault(text, []).append(outcome.job.name)
+        def handed_out() -> Iterator[Job]:
+            for job, missing in self.jobs():
+                if not missing and not self._is_done(job, manifest):
+                    under_way[job.output] = job
+                    yield job
 
-        for outcome in unpaired:
-            note(outcome)
-        hook = progress or no_progress
-        hook(0, len(todo), "")
-        outcomes = (engine or LocalEngine()).run(todo, work) if todo else iter(())
-        # Whatever happens here, closing the engine's iterator stops its workers.
-        with closing(_closable(outcomes)) as outcomes:
-            for number, outcome in enumerate(outcomes, start=1):
-                if outcome.stop:
-                    raise MachineError(f"{outcome.error} ({done} of {len(todo)} done; free some space, then --resume)")
-                note(outcome)
-                done += outcome.ok
-                hook(number, len(todo), outcome.job.name)
-    failed.sort(key=lambda outcome: outcome.job.name)
-    return Report(done, len(jobs) - len(todo), tuple(failed), time.perf_counter() - start, noted)
+        try:
+            # Whatever happens here, closing the engine's iterator stops its workers.
+            with closing(_closable(engine.run(handed_out(), self.work))) as outcomes:
+                for number, outcome in enumerate(outcomes, start=1):
+                    if outcome.stop:
+                        raise MachineError(f"{outcome.error} ({done} of {todo} done; free some space, then --resume)")
+                    del under_way[outcome.job.output]
+                    if outcome.untold:
+                        manifest.append(line_of(outcome, self.plan.out))
+                    self._note(outcome)
+                    done += outcome.ok
+                    hook(number, todo, outcome.job.name)
+        finally:
+            # Of workers that were killed in the middle.
+            _remove_leftovers({folder for job in under_way.values() for folder in _folders_of(job, self.work)})
+        return done
+
+    def _note(self, outcome: Outcome) -> None:
+        if not outcome.ok:
+            self._failed.append(outcome)
+        for text in outcome.warnings:
+            self._warnings.setdefault(text, []).append(outcome.job.name)
+
+    def _is_done(self, job: Job, manifest: Manifest) -> bool:
+        size = manifest.size_of(relative(job.output, self.plan.out), job.prints)
+        if size is None or (found := self._there.find(job.output)) is None or found.bytes != size:
+            return False
+        return all(self._there.find(path) is not None for path in self.work.map_files(job).values())
+
+
+class _Outputs:
+    """What lies in the output folders: a store is asked once for its list, and not once for each image."""
+
+    def __init__(self, folders: Iterable[str]) -> None:
+        self._lists = scratch_database()
+        self._lists.execute("CREATE TABLE there (path BLOB PRIMARY KEY, bytes INT) WITHOUT ROWID")
+        urls = dict.fromkeys(folder for folder in folders if storage.is_url(folder))
+        with self._lists:
+            for folder in urls:
+                if storage.kind_of(folder) is None:
+                    continue
+                rows = ((os.fsencode(storage.join(folder, file.path)), file.bytes) for file in storage.files(folder))
+                self._lists.executemany("INSERT OR REPLACE INTO there VALUES (?, ?)", rows)
+
+    def find(self, path: str) -> storage.File | None:
+        """Look for an output, as it was when the batch began."""
+        if not storage.is_url(path):
+            return storage.find(path)
+        row = self._lists.execute("SELECT bytes FROM there WHERE path = ?", (os.fsencode(path),)).fetchone()
+        return storage.File(path, row[0], identity=path) if row else None
 
 
 def _closable(outcomes: Iterator[Outcome]) -> Generator[Outcome, None, None]:
@@ -437,63 +516,14 @@ def _closable(outcomes: Iterator[Outcome]) -> Generator[Outcome, None, None]:
     yield from outcomes
 
 
-def _open_manifest(out: Path, work: WorkSpec, jobs: Sequence[Job], *, resume: bool) -> Manifest:
-    """Make the output folder and settle what of it may be replaced."""
-    path = out / MANIFEST
-    header = _header(work, out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            if resume:
-                return Manifest.resume(path, header)
-            if not work.save.overwrite:
-                raise InputError(f"{out}: holds an earlier batch; --resume goes on with it, --overwrite starts anew")
-        if not work.save.overwrite:
-            outputs = (path for job in jobs for path in (Path(job.output), *work.map_files(job).values()))
-            there = [path for path in outputs if path.exists()]
-            if there:
-                raise InputError(
-                    f"{there[0]}: exists already ({len(there)} of {len(jobs) * (1 + len(work.maps))} outputs do); "
-                    "--overwrite replaces them, or choose another folder"
-                )
-        return Manifest.begin(path, header)
-    except (FileExistsError, NotADirectoryError):
-        raise InputError(f"{out}: is a file; expected a folder for the outputs of a folder") from None
-    except PermissionError as error:
-        raise InputError(f"{error.filename}: no permission to write; choose another output folder") from None
+def _folders_of(job: Job, work: WorkSpec) -> set[Path]:
+    """Name the folders here that a job writes into."""
+    paths = (job.output, *work.map_files(job).values())
+    return {Path(path).parent for path in paths if not storage.is_url(path)}
 
 
-def _remove_leftovers(outputs: Iterable[Path]) -> None:
+def _remove_leftovers(folders: Iterable[Path]) -> None:
     """Remove the unfinished files of a run that was killed, and so could not do it itself."""
-    for folder in {path.parent for path in outputs}:
+    for folder in folders:
         for file in folder.glob(".velatura-*.tmp"):
             file.unlink(missing_ok=True)
-
-
-def _is_done(job: Job, work: WorkSpec, prints: Mapping[str, Any], manifest: Manifest, out: Path) -> bool:
-    line = manifest.records.get(_relative(job.output, out))
-    if line is None or line.get("status") != "done" or line.get("inputs") != prints:
-        return False
-    output = Path(job.output)
-    whole = output.is_file() and output.stat().st_size == line.get("bytes")
-    return whole and all(path.is_file() for path in work.map_files(job).values())
-
-
-def _line(outcome: Outcome, prints: Mapping[str, Any], out: Path) -> dict[str, Any]:
-    """Describe a finished job for the manifest."""
-    line: dict[str, Any] = {
-        "name": outcome.job.name,
-        "output": _relative(outcome.job.output, out),
-        "status": "done" if outcome.ok else "failed",
-        "inputs": prints,
-        "seconds": round(outcome.seconds, 3),
-    }
-    if outcome.ok:
-        line |= {"bytes": outcome.bytes, "sha256": outcome.sha256}
-    else:
-        line |= {"error": outcome.error}
-    return line | ({"warnings": outcome.warnings} if outcome.warnings else {})
-
-
-def _relative(output: str, out: Path) -> str:
-    return Path(output).relative_to(out).as_posix()

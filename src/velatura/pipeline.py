@@ -196,6 +196,12 @@ class _Stage:
         named = (*self.others.values(), *self.kind.further_inputs(self.params))
         return [Path(value) for value in named if isinstance(value, str | Path)]
 
+    @property
+    def models(self) -> list[str | Path]:
+        """The models that it loads, as far as options name them or there is a usual one."""
+        usual = self.model or self.kind.default_model
+        return [*([usual] if isinstance(usual, str | Path) else []), *self.kind.further_models(self.params)]
+
     def named(self) -> Any:
         """Name the step in errors."""
         return _named(self.number, self.step.application)
@@ -318,6 +324,21 @@ class Pipeline(Task):
             raise InputError("a pipeline needs steps; give --step upscale:scale=2, once for each")
         _stages(params.step)
 
+    @classmethod
+    def further_inputs(cls, params: PipelineParams) -> tuple[str | Path, ...]:
+        """Name the files of all steps."""
+        return tuple(file for stage in _each(params.step) for file in stage.files)
+
+    @classmethod
+    def further_models(cls, params: PipelineParams) -> tuple[str | Path, ...]:
+        """Name the models of all steps."""
+        return tuple(model for stage in _each(params.step) for model in stage.models)
+
+    @classmethod
+    def single_outputs(cls, params: PipelineParams) -> tuple[str, ...]:
+        """Name what steps write beside the result."""
+        return tuple(name for stage in _each(params.step) for name in stage.kind.single_outputs(stage.params))
+
     def prepare(self, params: PipelineParams) -> None:
         """Check all steps and load what they need."""
         for stage in self._asked(params):
@@ -424,7 +445,7 @@ class Pipeline(Task):
 
 def _stages(steps: Sequence[Step]) -> list[_Stage]:
     """Check all steps, and that the files that they read are images."""
-    stages = [_Stage.of(number, step) for number, step in enumerate(steps, start=1)]
+    stages = _each(steps)
     for stage in stages:
         with stage.named():
             for file in stage.files:
@@ -433,6 +454,10 @@ def _stages(steps: Sequence[Step]) -> list[_Stage]:
                 if file.suffix.lower() in SUFFIXES:  # what else a task reads is its own affair
                     probe(file, max_megapixels=float("inf"))
     return stages
+
+
+def _each(steps: Sequence[Step]) -> list[_Stage]:
+    return [_Stage.of(number, step) for number, step in enumerate(steps, start=1)]
 
 
 def _rows(rows: Iterator[np.ndarray], stage: _Stage) -> Iterator[np.ndarray]:

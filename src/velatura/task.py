@@ -366,6 +366,16 @@ class Task(ABC):
         """Name the files that are read because an option says so: like inputs, they are never written."""
         return ()
 
+    @classmethod
+    def further_models(cls, params: Any) -> tuple[str | Path, ...]:
+        """Name the models that an option asks for, beside that of `from_pretrained`: names of the catalog, or files."""
+        return ()
+
+    @classmethod
+    def single_outputs(cls, params: Any) -> tuple[str, ...]:
+        """Name the options given that have one file or folder written beside the result: a batch refuses them."""
+        return ()
+
     def write(
         self,
         values: tuple[ImageLike | None, ...],

@@ -21,15 +21,15 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Group, Parameter
 from cyclopts.validators import Number
 from pydantic.fields import FieldInfo
 
-from velatura import schema
-from velatura.batch import LocalEngine, WorkSpec, begun_with, output_suffix, run_batch
+from velatura import schema, storage
+from velatura.batch import Engine, LocalEngine, RayEngine, WorkSpec, output_suffix, run_batch
 from velatura.device import limit_threads, threads
 from velatura.errors import Cancelled, InputError
 from velatura.task import Input, Output, Params, Progress, SaveOptions, Task, check_files, no_progress, parse_params
@@ -97,9 +97,22 @@ class ImageOptions(RunOptions):
         bool, _switch(group=_BATCH, help="Go on with a batch: what is unfinished, failed or changed.")
     ] = False
     jobs: Annotated[
-        int, Parameter(group=_BATCH, validator=_AT_LEAST_ONE, metavar="N", help="Images at a time, each in a process.")
-    ] = 1
-    engine: Annotated[Literal["local"], Parameter(group=_BATCH, help="Where the work runs.")] = "local"
+        int | None,
+        Parameter(
+            group=_BATCH,
+            validator=_AT_LEAST_ONE,
+            metavar="N",
+            help="Images at a time, each in a process; default: as many as are worth their start.",
+        ),
+    ] = None
+    engine: Annotated[
+        Literal["local", "ray"],
+        Parameter(group=_BATCH, help="Where the work runs: this machine, or a Ray cluster (velatura[ray])."),
+    ] = "local"
+    address: Annotated[
+        str | None,
+        Parameter(group=_BATCH, metavar="HOST:PORT", help="Of the Ray cluster; default: one is started here."),
+    ] = None
 
     threads: Annotated[
         int | None,
@@ -107,7 +120,7 @@ class ImageOptions(RunOptions):
             group=_MACHINE,
             validator=_AT_LEAST_ONE,
             metavar="N",
-            help="Default: all processors, over the jobs; with --resume what the batch was begun with.",
+            help="Of one process; default: all processors, over the jobs; with --resume what the batch was begun with.",
         ),
     ] = None
     memory: Annotated[
@@ -129,8 +142,7 @@ class ImageOptions(RunOptions):
             model=model,
             device=self.device,
             memory=self.memory,
-            # A number, not None: it decides the bytes, so that a resumed batch has to find it in the manifest.
-            threads=self.threads or max(1, threads() // self.jobs),
+            threads=self.threads,
             save=SaveOptions(self.format, self.quality, self.overwrite, mark=not self.no_mark),
             max_megapixels=self.max_megapixels,
         )
@@ -203,11 +215,13 @@ def image_command(
         asked |= {name: given[name] for name, known in words.items() if given.get(name) in known}
         work = replace(shared.work(task, parse_params(task.Params, asked), given.get("model")), maps=maps)
         paths = [None if one.name in asked else given.get(one.name) for one in task.inputs]
-        batch = any(path is not None and Path(path).is_dir() for path in paths)
-        out = Path(given["out"])
-        if not batch and given["out"].endswith(("/", os.sep)) and not out.is_dir():
+        batch = any(path is not None and storage.kind_of(storage.place(path)) == "folder" for path in paths)
+        out = storage.place(given["out"])
+        if not batch and given["out"].endswith(("/", os.sep)) and storage.kind_of(out) != "folder":
             raise InputError(f"{given['out']}: no such folder; make it first, or name a file")
-        if instead is not None and (code := instead(work, paths, out, shared)) is not None:
+        if not batch:
+            work = replace(work, threads=work.threads or threads())
+        if instead is not None and (code := instead(work, paths, Path(out), shared)) is not None:
             return code
         return (_run_batch if batch else _run_one)(work, paths, out, shared)
 
@@ -326,26 +340,37 @@ def _sentence(text: str) -> str:
 # --- doing the work ---------------------------------------------------------------------------------------------------
 
 
-def _run_one(work: WorkSpec, paths: Sequence[str | None], out: Path, shared: ImageOptions) -> int:
+def _run_one(work: WorkSpec, paths: Sequence[str | None], out: str, shared: ImageOptions) -> int:
     """Make one image and say what was written."""
     kind = work.kind
-    if shared.resume or shared.jobs > 1:
-        raise InputError("--resume and --jobs are for folders; no input is one")
-    if out.is_dir():
-        leading = Path(next(path for one, path in zip(kind.inputs, paths, strict=True) if one.leading and path))
-        out /= f"{leading.stem}-{kind.name}{output_suffix(leading, work.save.format)}"
-    # Before the model is loaded: a slip in a name is told at once.
-    check_files(paths, out, work.save, work.maps)
+    if shared.resume or shared.jobs or shared.engine != "local" or shared.address:
+        raise InputError("--resume, --jobs, --engine and --address are for folders; no input is one")
+    if storage.kind_of(out) == "folder":
+        leading = PurePosixPath(next(path for one, path in zip(kind.inputs, paths, strict=True) if one.leading and path))
+        out = storage.join(out, f"{leading.stem}-{kind.name}{output_suffix(leading, work.save.format)}")
+    if storage.is_url(out) and not shared.overwrite and storage.find(out) is not None:
+        raise InputError(f"{out} exists; choose another name or allow it to be replaced with --overwrite")
+    maps = {name: storage.place(file) for name, file in work.maps.items()}
     start = time.perf_counter()
     hushed = warnings.catch_warnings(action="ignore" if shared.quiet else None)
-    with limit_threads(work.threads), hushed, progress_bar(quiet=shared.quiet) as progress:
+    with (
+        limit_threads(work.threads),
+        hushed,
+        progress_bar(quiet=shared.quiet) as progress,
+        storage.borrowed([path and storage.place(path) for path in paths], [out, *maps.values()]) as loan,
+    ):
+        file, *others = loan.outputs
+        beside = dict(zip(maps, others, strict=True))
+        # Before the model is loaded: a slip in a name is told at once.
+        check_files(loan.inputs, file, work.save, beside)
         task = work.build()
         params = parse_params(kind.Params, work.params)
-        written = task.write(tuple(paths), out, params, work.save, maps=work.maps, progress=progress)
+        written = task.write(loan.inputs, file, params, work.save, maps=beside, progress=progress)
+        size = file.stat().st_size
     seconds = time.perf_counter() - start
     if shared.json:
         print_json(
-            output=str(out),
+            output=out,
             maps=dict(work.maps),
             width=written.width,
             height=written.height,
@@ -354,16 +379,17 @@ def _run_one(work: WorkSpec, paths: Sequence[str | None], out: Path, shared: Ima
             made_by=written.made_by,
         )
     elif not shared.quiet:
-        size = out.stat().st_size
         print(f"{out}: {written.width} x {written.height}, {_in_words(size)}, {seconds:.1f} s{_beside(work)}")
     return 0
 
 
-def _run_batch(work: WorkSpec, paths: Sequence[str | None], out: Path, shared: ImageOptions) -> int:
+def _run_batch(work: WorkSpec, paths: Sequence[str | None], out: str, shared: ImageOptions) -> int:
     """Make a folder of images and report; 1 if any failed."""
-    engine = LocalEngine(shared.jobs)
-    if shared.resume and shared.threads is None:
-        work = replace(work, threads=begun_with(out).get("threads", work.threads))
+    if shared.address is not None and shared.engine != "ray":
+        raise InputError("--address is of a Ray cluster; add --engine ray")
+    engine: Engine = LocalEngine(shared.jobs)
+    if shared.engine == "ray":
+        engine = RayEngine(shared.address, shared.jobs)
     try:
         with progress_bar(quiet=shared.quiet) as progress:
             report = run_batch(work, paths, out, engine=engine, resume=shared.resume, progress=progress)
@@ -377,7 +403,7 @@ def _run_batch(work: WorkSpec, paths: Sequence[str | None], out: Path, shared: I
         print(f"velatura: failed: {outcome.job.name}: {outcome.error}", file=sys.stderr)
     if shared.json:
         print_json(
-            output=str(out),
+            output=out,
             maps=dict(work.maps),
             done=report.done,
             skipped=report.skipped,

@@ -238,6 +238,16 @@ class Stylize(Task):
         """Name the further styles."""
         return params.also
 
+    @classmethod
+    def further_models(cls, params: StylizeParams) -> tuple[str | Path, ...]:
+        """Name the features that optimize looks through."""
+        return (params.features.removeprefix("vgg19:"),) if params.method == "optimize" else ()
+
+    @classmethod
+    def single_outputs(cls, params: StylizeParams) -> tuple[str, ...]:
+        """Name what is written beside the result."""
+        return tuple(name for name in ("style_out", "curve", "frames") if getattr(params, name) is not None)
+
     def open(self, values: tuple[Any, ...], *, max_megapixels: float) -> tuple[Any, ...]:
         """Read the photograph, the style or styles, and the mask."""
         content, style, mask = values
