@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs
@@ -62,18 +62,21 @@ class Guard:
         if answer is not None:
             await answer(scope, receive, send)
             return
-        started = False
+        counted, started = _Counted(receive, self._limit), False
 
         async def noting(message: Message) -> None:
             nonlocal started
-            started = True
-            await send(message)
+            # Whatever the application makes of a body that was cut off, the answer is ours.
+            if not counted.exceeded or started:
+                started = True
+                await send(message)
 
         try:
-            await self._app(scope, _counted(receive, self._limit), noting)
+            await self._app(scope, counted, noting)
         except TooLarge:
             if started:
                 raise
+        if counted.exceeded and not started:
             await self._too_large()(scope, receive, send)
 
     def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> Any:
@@ -157,17 +160,21 @@ def _with_headers(send: Send) -> Send:
     return sending
 
 
-def _counted(receive: Receive, limit: int) -> Callable[[], Any]:
-    """Stop a body that is longer than it said, or did not say."""
-    total = 0
+class _Counted:
+    """Stops a body that is longer than it said, or did not say."""
 
-    async def receiving() -> Message:
-        nonlocal total
-        message = await receive()
+    def __init__(self, receive: Receive, limit: int) -> None:
+        self._receive, self._left = receive, limit
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether more came than is allowed."""
+        return self._left < 0
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
         if message["type"] == "http.request":
-            total += len(message.get("body", b""))
-            if total > limit:
+            self._left -= len(message.get("body", b""))
+            if self.exceeded:
                 raise TooLarge
         return message
-
-    return receiving

@@ -1,0 +1,36 @@
+// Building the page.
+
+/** Find the first element that a selector names. */
+export const $ = (selector, root = document) => root.querySelector(selector);
+
+/**
+ * Make an element: h("button", { class: "primary", onclick: run }, "Run").
+ * Properties that begin with "on" are listeners; true sets an attribute, false and null leave it out.
+ */
+export function h(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+/** Put other children in the place of those that are there. */
+export function fill(element, ...children) {
+  element.replaceChildren(...children.flat().filter(Boolean));
+  return element;
+}
+
+/** Give seconds as people say them: "8 s", "3 min". */
+export const inWords = (seconds) => (seconds < 90 ? `${Math.max(1, Math.round(seconds))} s` : `${Math.round(seconds / 60)} min`);
+
+/** Let the browser save an address under a name that the server gives. */
+export function download(address) {
+  const link = h("a", { href: address, download: true });
+  document.body.append(link);
+  link.click();
+  link.remove();
+}

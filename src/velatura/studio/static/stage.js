@@ -1,0 +1,169 @@
+// The canvas in the middle: what is painted on it, zoom and pan, and the pointer, which tools get.
+
+import { $ } from "./dom.js";
+import { emit } from "./bus.js";
+import { View } from "./view.js";
+
+const STEP = 1.25; // of zooming by key
+const MARGIN = 16;
+
+class Stage {
+  constructor() {
+    this.box = $("#stage");
+    this.canvas = $("#canvas");
+    this.view = new View();
+    this.size = { width: 0, height: 0 };
+    this.layers = []; // functions (context, view), the lowest first
+    this.tool = null; // down, move, up, wheel, cursor
+    this.pointers = new Map();
+    this.waiting = false;
+    this.fitted = true;
+    new ResizeObserver(() => this.#resized()).observe(this.box);
+    this.#listen();
+  }
+
+  /** Say what is shown: its size in pixels of the page, and the layers. */
+  show(width, height, layers) {
+    const same = this.size.width === width && this.size.height === height;
+    this.size = { width, height };
+    this.layers = layers;
+    if (!same) this.fit();
+    this.draw();
+  }
+
+  fit() {
+    this.fitted = true;
+    if (this.size.width) this.view.fit(this.size.width, this.size.height, this.box.clientWidth, this.box.clientHeight, MARGIN);
+    this.draw();
+    emit("zoomed");
+  }
+
+  zoom(factor, x = this.box.clientWidth / 2, y = this.box.clientHeight / 2) {
+    this.fitted = false;
+    this.view.zoom(factor, x, y);
+    this.draw();
+    emit("zoomed");
+  }
+
+  pan(dx, dy) {
+    this.fitted = false;
+    this.view.pan(dx, dy);
+    this.draw();
+  }
+
+  /** Draw at the next frame, once. */
+  draw() {
+    if (this.waiting) return;
+    this.waiting = true;
+    requestAnimationFrame(() => {
+      this.waiting = false;
+      this.#paint();
+    });
+  }
+
+  #paint() {
+    const ratio = devicePixelRatio;
+    const context = this.canvas.getContext("2d");
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    context.clearRect(0, 0, this.box.clientWidth, this.box.clientHeight);
+    context.imageSmoothingEnabled = this.view.scale < 4;
+    context.imageSmoothingQuality = "high";
+    for (const layer of this.layers) layer(context, this.view);
+    this.tool?.paint?.(context, this.view);
+  }
+
+  #resized() {
+    this.canvas.width = Math.round(this.box.clientWidth * devicePixelRatio);
+    this.canvas.height = Math.round(this.box.clientHeight * devicePixelRatio);
+    if (this.fitted) this.fit();
+    this.#paint();
+  }
+
+  // --- pointers ------------------------------------------------------------------------------------------------------
+
+  #listen() {
+    const { box } = this;
+    box.addEventListener("pointerdown", (event) => this.#down(event));
+    box.addEventListener("pointermove", (event) => this.#move(event));
+    box.addEventListener("pointerup", (event) => this.#up(event));
+    box.addEventListener("pointercancel", (event) => this.#up(event));
+    box.addEventListener("pointerleave", () => this.tool?.leave?.());
+    box.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
+    box.addEventListener("contextmenu", (event) => event.preventDefault());
+  }
+
+  at(event) {
+    const frame = this.box.getBoundingClientRect();
+    return { x: event.clientX - frame.left, y: event.clientY - frame.top };
+  }
+
+  #down(event) {
+    if (event.target.closest("button")) return;
+    this.box.focus({ preventScroll: true });
+    this.box.setPointerCapture(event.pointerId);
+    this.pointers.set(event.pointerId, this.at(event));
+    if (this.pointers.size > 1) {
+      // Two fingers move the picture, whatever the tool; what the first began is dropped.
+      this.tool?.drop?.();
+      this.dragging = false;
+      return;
+    }
+    this.panning = event.button === 1 || this.spaceHeld || !this.tool?.down;
+    if (!this.panning && event.button === 0) {
+      this.dragging = true;
+      this.tool.down(this.at(event), event);
+      this.draw();
+    }
+  }
+
+  #move(event) {
+    const now = this.at(event);
+    const before = this.pointers.get(event.pointerId);
+    if (before) this.pointers.set(event.pointerId, now);
+    if (this.pointers.size === 2 && before) this.#pinch(event.pointerId, before, now);
+    else if (before && this.panning) this.pan(now.x - before.x, now.y - before.y);
+    else if (this.dragging || !before) {
+      // All points that the pointer passed, not only the last of the frame.
+      const passed = this.dragging && event.getCoalescedEvents ? event.getCoalescedEvents() : [event];
+      for (const each of passed.length ? passed : [event]) this.tool?.move?.(this.at(each), this.dragging, event);
+      this.draw();
+    }
+  }
+
+  #up(event) {
+    this.pointers.delete(event.pointerId);
+    if (this.dragging) {
+      this.dragging = false;
+      this.tool?.up?.(this.at(event), event);
+      this.draw();
+    }
+    this.panning = false;
+  }
+
+  #pinch(id, before, now) {
+    const other = [...this.pointers].find(([key]) => key !== id)[1];
+    const distance = (point) => Math.max(Math.hypot(point.x - other.x, point.y - other.y), 1);
+    this.pan((now.x - before.x) / 2, (now.y - before.y) / 2);
+    this.zoom(distance(now) / distance(before), (now.x + other.x) / 2, (now.y + other.y) / 2);
+  }
+
+  #wheel(event) {
+    event.preventDefault();
+    if (!event.ctrlKey && !event.metaKey && this.tool?.wheel?.(-Math.sign(event.deltaY), event)) {
+      this.draw();
+      return;
+    }
+    const { x, y } = this.at(event);
+    this.zoom(Math.exp(-event.deltaY / (event.ctrlKey ? 100 : 400)), x, y);
+  }
+}
+
+export const stage = new Stage();
+export const zoomIn = () => stage.zoom(STEP);
+export const zoomOut = () => stage.zoom(1 / STEP);
+
+/** Give a layer that shows a bitmap over the whole picture. */
+export const picture = (image) => (context, view) => {
+  const { width, height } = stage.size;
+  context.drawImage(image, view.x, view.y, width * view.scale, height * view.scale);
+};
