@@ -107,6 +107,7 @@ app.command(
     help_epilogue=_MEASURING,
 )
 app.command("velatura.cli.models:models", name="models", group=_MODELS, help="List, show, verify, export the models.")
+app.command("velatura.cli.studio:studio", name="studio", group=_MORE, help="Do all this in a local web page.")
 app.command(
     "velatura.cli.demo:demo",
     name="demo",
