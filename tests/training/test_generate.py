@@ -13,6 +13,7 @@ from velatura.training import checkpoint, export, recipes
 from velatura.training.loop import Training, train
 from velatura.training.recipe import make_config
 from velatura.training.recipes import generate
+from velatura.training.recipes.inpaint import holes
 
 FOLDER = Path(generate.__file__).parent
 SMALL = ["size=32", "latent=4", "width=4", "batch_size=4", "threads=1", "log_every=1", "warmup=0", "precision=32-true"]
@@ -106,6 +107,16 @@ def test_what_a_vaes_step_says_is_what_the_losses_are(make):
         {name: float(value) for name, value in expected.items()}, rel=1e-3
     )
     assert {"fill", "fill_content"} < set(said)
+
+
+def test_so_many_holes_are_centre_squares_and_halves(make):
+    recipe = make("vae-faces", "basis=0", "batch_size=10", "centred=.2", "halved=.5")
+    masks = recipe.batch(0, 0)[1]
+    size = masks.shape[-1]
+    assert bool((masks[:2, 0] == torch.from_numpy(holes(size, "centre")[0])).all())
+    assert all(
+        any(bool((mask == torch.from_numpy(one)).all()) for one in holes(size, "half")) for mask in masks[2:7, 0]
+    )
 
 
 def test_a_plain_vae_sees_no_holes(make):

@@ -15,6 +15,7 @@ added.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -92,6 +93,7 @@ class VAEConfig(_GeneratorConfig):
     masked: float = Field(1.0, ge=0, description="weight of all that concerns holes; 0 = a plain VAE")
     whole: float = Field(1.0, gt=0, le=1, description="share of a batch that is encoded without a hole, too")
     centred: float = Field(0.0, ge=0, le=1, description="share of the holes that are the paper's centre square")
+    halved: float = Field(0.0, ge=0, le=1, description="share of the holes that are halves, besides those drawn")
     link: float = Field(1.0, ge=0, description="of these: of the divergence of the image's posterior from the hole's")
     fill: float = Field(1.0, ge=0, description="of these: of the error in the hole, after joining")
     seen: float = Field(0.3, ge=0, description="of these: of the error of the generator's image, everywhere")
@@ -277,8 +279,11 @@ class TrainVAE(_Pictured):
         # A hole is shared by some: the encoder's first guess costs by the hole.
         shared = SHARED if self.config.basis else 1
         masks = inpaint.draw_holes(rng, -(-len(image) // shared), self.config.size)
-        centre = inpaint.holes(self.config.size, "centre")[0]
-        masks[: round(self.config.centred * len(masks))] = torch.from_numpy(centre)
+        asked = iter(range(len(masks)))
+        for kind, share in (("centre", self.config.centred), ("half", self.config.halved)):
+            ways = inpaint.holes(self.config.size, kind)
+            for index in itertools.islice(asked, round(share * len(masks))):
+                masks[index, 0] = torch.from_numpy(ways[rng.integers(len(ways))])
         return image, masks.repeat_interleave(shared, dim=0)[: len(image)]
 
     def step(self, training: Training, batch: tuple[Tensor, ...], step: int) -> dict[str, Tensor]:
