@@ -7,6 +7,7 @@ docs/images/upscale-models.jpg   shrunk photographs, enlarged by the models for 
 docs/images/upscale-worn.jpg     the same, worn first, enlarged by the models
 docs/images/upscale-evidence.jpg a result and the map of what of it is supposed
 docs/images/inpaint-texture.jpg  holes filled with the image's own patches
+docs/images/inpaint-faces.jpg    holes on a face, filled by models of faces
 """
 
 import io
@@ -74,6 +75,24 @@ def filled() -> Image.Image:
     return Image.fromarray(np.vstack(rows))
 
 
+def filled_faces() -> Image.Image:
+    """Rows of the hole, our models of faces, and OpenCV's Telea, on a face in a photograph."""
+    import cv2
+    from skimage import data
+
+    photo, rows = data.astronaut(), []
+    left, top, side = 130, 10, 192  # of what is shown, pixels
+    models = [card.name for card in cards() if card.name in {"vae-faces", "dcgan-faces"}]
+    for x, y, width, height in ((200, 124, 50, 34), (180, 88, 92, 34), (176, 60, 48, 110)):
+        mask = np.zeros(photo.shape[:2], np.uint8)
+        mask[y : y + height, x : x + width] = 255
+        cells = {"hole": np.where(mask[..., None] > 0, np.uint8(255), photo)}
+        cells |= {model: inpaint(photo, mask, model=model).image for model in models}
+        cells["Telea"] = cv2.inpaint(photo, mask, 5, cv2.INPAINT_TELEA)
+        rows.append({what: one[top : top + side, left : left + side] for what, one in cells.items()})
+    return contact_sheet(rows, width=250, text=15)
+
+
 def enlarged(models: tuple[str, ...], *, worn: bool = False) -> Image.Image:
     """Details of shrunk photographs, worn or not, by several models beside the originals."""
     shipped = {card.name for card in cards()}
@@ -131,6 +150,7 @@ def main() -> None:
     save(enlarged(WORN, worn=True), "upscale-worn.jpg")
     save(evidence(), "upscale-evidence.jpg")
     save(filled(), "inpaint-texture.jpg")
+    save(filled_faces(), "inpaint-faces.jpg")
 
 
 if __name__ == "__main__":
