@@ -43,6 +43,7 @@ __all__ = [
 # Stores whose objects appear whole, when the last byte has come; others get a temporary name first.
 _WHOLE_OBJECTS = frozenset(["s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "r2", "tos"])
 _S3 = frozenset(["s3", "s3a"])
+PAGE = 1000  # names that a store is asked for at a time: S3 gives no more
 _IN_THIS_PROCESS = frozenset(["memory"])
 
 _SECRET = re.compile(r"(?i)\b(sig|signature|token|secret|password|credential|key|x-amz-[a-z-]+)=")
@@ -275,7 +276,7 @@ def _on_s3(system: Any, inner: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     prefix = f"{prefix}/" if prefix else ""
     after: dict[str, str] = {}
     while True:
-        page = system.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **after)
+        page = system.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=PAGE, **after)
         for found in page.get("Contents", ()):
             yield found["Key"].removeprefix(prefix), found
         if not page.get("IsTruncated"):

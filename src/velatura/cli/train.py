@@ -24,6 +24,8 @@ def train(
     set: Annotated[
         tuple[str, ...], Parameter(negative="", metavar="KEY=VALUE", help="One setting; may be repeated.")
     ] = (),
+    devices: Annotated[int | None, Parameter(metavar="N", help="Devices of each machine; they share a batch.")] = None,
+    nodes: Annotated[int | None, Parameter(metavar="N", help="Machines; see docs/distributed.md.")] = None,
     resume: Annotated[bool, Parameter(negative="", help="Go on from the run's last checkpoint.")] = False,
     max_minutes: Annotated[float | None, Parameter(metavar="M", help="Save and stop after so many minutes.")] = None,
     quiet: Annotated[bool, Parameter(negative="", help="Print nothing but errors.")] = False,
@@ -32,4 +34,6 @@ def train(
 
     Images come from the data folder: --set data=DIR, or VELATURA_DATA.
     """
+    asked = (("devices", devices), ("num_nodes", nodes))
+    set = (*set, *(f"{name}={count}" for name, count in asked if count is not None))
     run(recipe, output, config=config, settings=set, resume=resume, max_minutes=max_minutes, quiet=quiet)

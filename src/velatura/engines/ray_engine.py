@@ -27,6 +27,7 @@ __all__ = ["RayEngine", "WorkerWarning"]
 AHEAD = 2  # jobs that a worker has: one is done, one waits
 TRIES = 2  # workers that a job may take with it; the job is at fault then
 THREADS = 1  # of a worker, as `velatura.engines.local.GROUP`
+STARTS = 3  # goes at a cluster of our own
 STORE_BYTES = 100 << 20  # shared memory of a cluster of our own: what passes through it is names
 
 
@@ -217,6 +218,9 @@ class _Actor:
 def _cluster(address: str | None) -> Iterator[Any]:
     """Connect to a cluster, or start one for the length of the block."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
+    if address is None:
+        # Ray's own name for it: a cluster of one machine, that others do not reach.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
     except ImportError:
@@ -224,23 +228,40 @@ def _cluster(address: str | None) -> Iterator[Any]:
     if address is None and ray.is_initialized():
         yield ray
         return
-    options: dict[str, Any] = {"address": address or "local", "log_to_driver": False, "logging_level": "ERROR"}
-    if address is None:
-        options |= {
-            "num_cpus": threads(),
-            "include_dashboard": False,
-            "object_store_memory": STORE_BYTES,
-        }
     with _own_signals():
-        try:
-            ray.init(**options)
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-            where = f"no Ray cluster answers at {address}" if address else "no Ray cluster could be started here"
-            raise InputError(f"{where} ({type(error).__name__}); see `ray status`") from None
+        _connect(ray, address)
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is not None:
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+            raise InputError(
+                f"no Ray cluster answers at {address} ({type(error).__name__}); see `ray status`"
+            ) from None
+        return
+    # Ray gives its own processes 15 s to start (ray-project/ray, issue 65983): on a busy machine the second go, from
+    # warm caches, does it.
+    for left in reversed(range(STARTS)):
+        try:
+            ray.init(
+                address="local", num_cpus=threads(), include_dashboard=False, object_store_memory=STORE_BYTES, **quiet
+            )
+            return
+        # Ray raises a plain Exception here.
+        except Exception:
+            ray.shutdown()
+            if not left:
+                raise MachineError(
+                    "no Ray cluster could be started here in time; start one with `ray start --head` and name it by "
+                    "--address auto"
+                ) from None
 
 
 @contextmanager

@@ -7,6 +7,9 @@ Exactness: batch k is drawn from (seed, k) and torch's own generator is seeded f
 no random state exists that a checkpoint could miss. On a CPU, a run that was killed and resumed equals an unbroken
 one tensor for tensor.
 
+Several processes share each batch out: the losses are those of one process within rounding, as far as images are
+treated one by one (batch normalisation and noise that a step draws are each process's own).
+
     RUN/config.json     the settings
     RUN/log.csv         training and held-out figures side by side
     RUN/sheets/         samples, as PNG
@@ -19,6 +22,7 @@ import copy
 import csv
 import json
 import math
+import os
 import signal
 import sys
 import time
@@ -82,7 +86,8 @@ class Recipe(Protocol):
 
     The first of `networks` is the one that is averaged, measured and exported; an optimizer bears the name of the
     network whose weights it changes. `config` holds at least what `TrainConfig` does. A recipe may have a method
-    `begin`, which sets the networks up from its images: it is called when a run starts from nothing.
+    `begin`, which sets the networks up from its images: it is called when a run starts from nothing. One that compares
+    the images of a batch with each other says so by ``divisible = False``: it trains in one process only.
     """
 
     name: str
@@ -96,9 +101,11 @@ class Recipe(Protocol):
         ...
 
     def batch(self, step: int, rank: int) -> tuple[Tensor, ...]:
-        """The batch of a step (and process), on the CPU; a function of its arguments and the config's seed alone.
+        """The batch of a step, on the CPU; a function of its arguments and the config's seed alone.
 
-        It is drawn in a thread beside the step before, so it must leave torch's own generator alone.
+        Several processes draw the same one (``rank`` 0) and keep their shares, so that one image belongs to each row of
+        every tensor, or to each row of its halves. It is drawn in a thread beside the step before, so it must leave
+        torch's own generator alone.
         """
         ...
 
@@ -162,7 +169,7 @@ def train(
     Raises
     ------
     InputError
-        The run exists and `resume` was not asked for.
+        The run exists and `resume` was not asked for, or the batch cannot be shared by so many processes.
     ModelError
         The weights to start from are unknown or of another network.
     MachineError
@@ -178,20 +185,28 @@ def train(
         raise InputError(f"run {run} exists: go on with --resume, or name another folder")
     if config.threads:
         torch.set_num_threads(config.threads)
+    devices, nodes = _world(config)
+    _check_share(recipe, devices * nodes)
     fabric = Fabric(
         accelerator=config.accelerator,
-        devices=config.devices,
-        num_nodes=config.num_nodes,
-        strategy="ddp" if config.devices * config.num_nodes > 1 else "auto",
+        devices=devices,
+        num_nodes=nodes,
+        strategy="ddp" if devices * nodes > 1 else "auto",
         plugins=[_precision(config)],
     )
     fabric.launch()
     first = next(iter(recipe.networks))
-    found = checkpoint.latest(run) if resume else None
+    # What the first process sees counts: another machine may see a shared folder late.
+    found = fabric.broadcast(checkpoint.latest(run) if resume else None)
     if config.start and not found:
         recipe.networks[first].load_state_dict(load_state(config.start, recipe.networks[first]))
     elif not found and (begin := getattr(recipe, "begin", None)):
         begin()
+    if fabric.world_size > 1 and fabric.device.type == "cuda":
+        # Statistics of the whole batch, not of one share; torch has this for CUDA only.
+        recipe.networks = {
+            name: nn.SyncBatchNorm.convert_sync_batchnorm(network) for name, network in recipe.networks.items()
+        }
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     for network in recipe.networks.values():
         network.to(memory_format=layout)  # type: ignore[call-overload]
@@ -246,22 +261,22 @@ def train(
         before = measure()
         log.write({"step": 0, **before})
         console.print(_line(0, config.steps, before))
-    rank = fabric.global_rank
+    rank, world = fabric.global_rank, fabric.world_size
     with _stop_signals() as stop, console.status("") as status, ThreadPoolExecutor(1) as aside:
-        coming = aside.submit(recipe.batch, step, rank)
+        coming = aside.submit(recipe.batch, step, 0)
         while step < config.steps:
             torch.manual_seed(int(np.random.SeedSequence((config.seed, step, rank)).generate_state(1)[0]))
             batch = tuple(
                 tensor.to(fabric.device, memory_format=layout) if tensor.ndim == 4 else tensor.to(fabric.device)
-                for tensor in coming.result()
+                for tensor in (_share(whole, rank, world) for whole in coming.result())
             )
-            coming = aside.submit(recipe.batch, step + 1, rank)
+            coming = aside.submit(recipe.batch, step + 1, 0)
             share = learning_rate(config, step) / config.learning_rate
             for name, optimizer in optimizers.items():
                 for group, peak in zip(optimizer.param_groups, peaks[name], strict=True):
                     group["lr"] = share * peak  # each optimizer's own rate, all on one curve
                 training.networks[name].train()
-            figures = {name: float(value) for name, value in recipe.step(training, batch, step).items()}
+            figures = _averaged(fabric, recipe.step(training, batch, step))
             wrong = [name for name, value in figures.items() if not math.isfinite(value)]
             if wrong:
                 last = checkpoint.latest(run)
@@ -278,7 +293,7 @@ def train(
             measured = step % config.held_out_every == 0
             if step % config.log_every == 0 or measured:
                 row = {f"train/{name}": total / counted for name, total in sums.items()}
-                row["images_per_second"] = counted * config.batch_size * fabric.world_size / (time.monotonic() - logged)
+                row["images_per_second"] = counted * config.batch_size / (time.monotonic() - logged)
                 row["learning_rate"] = share * config.learning_rate
                 row["minutes"] = minutes + (time.monotonic() - started) / 60
                 sums, counted, logged = {}, 0, time.monotonic()
@@ -304,6 +319,47 @@ def train(
         raise Cancelled(f"stopped at step {step:,} and saved; go on with --resume")
     console.print(f"step {step:,} saved in {final}")
     return final
+
+
+def _world(config: TrainConfig) -> tuple[int, int]:
+    """Devices of each machine, and machines: what torchrun says, where it started us, else the settings."""
+    if {"TORCHELASTIC_RUN_ID", "LOCAL_WORLD_SIZE", "WORLD_SIZE"} <= os.environ.keys():
+        local = int(os.environ["LOCAL_WORLD_SIZE"])
+        return local, int(os.environ["WORLD_SIZE"]) // local
+    return config.devices, config.num_nodes
+
+
+def _check_share(recipe: Recipe, world: int) -> None:
+    """Refuse what cannot be shared out evenly."""
+    if world > 1 and not getattr(recipe, "divisible", True):
+        raise InputError(
+            f"{recipe.name} compares the images of a batch with each other, so one process has to see them all; "
+            "leave out --devices and --nodes"
+        )
+    if recipe.config.batch_size % world:
+        raise InputError(
+            f"batch_size {recipe.config.batch_size} cannot be shared by {world} processes; choose a multiple of {world}"
+        )
+
+
+def _share(whole: Tensor, rank: int, world: int) -> Tensor:
+    """Every world-th row from the rank-th on: so halves that stand one after the other are each shared out, too.
+
+    Where the rows do not come out even, some processes take one of the first ones again.
+    """
+    if world == 1:
+        return whole
+    each = -(-len(whole) // world)
+    return whole[(rank + world * torch.arange(each)) % len(whole)]
+
+
+def _averaged(fabric: Fabric, figures: dict[str, Tensor]) -> dict[str, float]:
+    """Figures of a step as numbers: those of the whole batch."""
+    if fabric.world_size == 1:
+        return {name: float(value) for name, value in figures.items()}
+    mine = torch.stack([torch.as_tensor(value, dtype=torch.float64).cpu() for value in figures.values()])
+    whole = fabric.all_reduce(mine.float().to(fabric.device), reduce_op="mean")
+    return dict(zip(figures, whole.tolist(), strict=True))  # type: ignore[union-attr]
 
 
 class _Autocast(MixedPrecision):

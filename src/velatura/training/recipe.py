@@ -25,7 +25,7 @@ class TrainConfig(BaseModel):
     start: str | None = Field(None, description="weights the first network starts from: a model's name or a file")
     seed: int = Field(0, ge=0, description="batch k is drawn from (seed, k)")
     steps: int = Field(10_000, ge=1, description="number of optimizer steps of the first network")
-    batch_size: int = Field(32, ge=1, description="images per step and device")
+    batch_size: int = Field(32, ge=1, description="images per step, shared out among the devices")
     learning_rate: float = Field(3e-4, gt=0)
     warmup: int = Field(200, ge=0, description="steps over which the learning rate rises")
     final_rate: float = Field(0.02, ge=0, le=1, description="share of the learning rate left at the end (cosine)")
@@ -35,8 +35,8 @@ class TrainConfig(BaseModel):
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     channels_last: bool = Field(False, description="memory order of the networks")
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: int = Field(1, ge=1, description="more than one: distributed data parallel")
-    num_nodes: int = Field(1, ge=1)
+    devices: int = Field(1, ge=1, description="of each machine; more than one: distributed data parallel")
+    num_nodes: int = Field(1, ge=1, description="machines")
     threads: int = Field(0, ge=0, description="threads of torch; 0 = its own choice")
 
     log_every: int = Field(50, ge=1, description="steps per row of log.csv")

@@ -155,6 +155,7 @@ class TrainTextEncoder(_Worded):
     """The recipe of `velatura.nets.text_encoder`."""
 
     architecture = "JointEmbedding"
+    divisible = False  # every picture is compared with every sentence of the batch
 
     def __init__(self, config: TextEncoderConfig) -> None:
         self.config = config
