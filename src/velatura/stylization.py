@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from velatura import catalog
 from velatura.errors import InputError, ModelError
-from velatura.losses import FeatureMaps, StyleLoss, gram_matrix, total_variation
+from velatura.losses import FLOOR, FeatureMaps, StyleLoss, gram_matrix, total_variation
 from velatura.nets.features import Features
 from velatura.nets.style_features import StyleFeatures
 from velatura.nets.vgg19 import VGG19
@@ -136,6 +136,8 @@ class Optimization:
         The style loss of the unstyled photograph counts as much as so many variances of its content.
     smoothness : float
         Weight of the total variation, in units of the photograph's own.
+    floor : float
+        See `velatura.losses.StyleLoss`.
     """
 
     steps: int = 200
@@ -145,6 +147,7 @@ class Optimization:
     style_layers: Mapping[str, float] = field(default_factory=lambda: dict(OURS[1]))
     style_weight: float = 3.0
     smoothness: float = 0.01
+    floor: float = FLOOR
 
 
 @dataclass(slots=True)
@@ -245,7 +248,8 @@ def optimize(
     for (height, width), steps in _schedule(content.shape[-2], content.shape[-1], options.steps):
         scale = height / content.shape[-2]
         target = _resized(content, height, width)
-        loss = StyleLoss(features, target, grams_at(scale), options.content_layers, options.style_layers)
+        layers = options.content_layers, options.style_layers
+        loss = StyleLoss(features, target, grams_at(scale), *layers, options.floor)
         image = _descend(loss, target, _resized(image, height, width), options, steps, curve, step_done, half)
     return image, curve
 

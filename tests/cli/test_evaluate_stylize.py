@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from pathlib import Path
@@ -12,10 +13,13 @@ from data_folder import crop
 from PIL import Image
 from stylers import save
 
-from velatura import InputError
+from velatura import InputError, losses
 from velatura.cli import evaluate_stylize as module
 from velatura.cli import main
 from velatura.cli.evaluate_stylize import evaluate_stylize, in_colours_of
+from velatura.metrics.report import bootstrap
+from velatura.training.recipe import make_config
+from velatura.training.recipes.stylize import StylizeConfig, held_out_pairs
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +47,13 @@ def _small(monkeypatch: pytest.MonkeyPatch):
 def test_rows_and_what_they_say(folder: Path, tmp_path: Path):
     net = save(tmp_path, "mine")
     report = evaluate_stylize(str(net), folder, pairs=3, steps=(1, 4), sheet=tmp_path / "sheets")
-    assert list(report.rows) == ["photograph", "colours", "mine", "optimize, 1 steps", "optimize, 4 steps"]
+    slow, quick = ([f"optimize at {rate}, {step} steps" for step in (1, 4)] for rate in (0.01, 0.02))
+    assert list(report.rows) == ["photograph", "colours", "mine", *slow, *quick]
     assert (report.count, report.model, report.baseline) == (3, "mine", "colours")
     values = {name: [figure.value for figure in row] for name, row in report.rows.items()}
     # Total, content, style: the photograph has lost nothing, and all of the style is lacking.
     assert values["photograph"] == pytest.approx([1, 0, 1], abs=1e-4)
-    assert values["optimize, 4 steps"][0] < values["optimize, 1 steps"][0] < 1
+    assert values[quick[1]][0] < values[slow[1]][0] < values[slow[0]][0] < 1
     for total, content, style in values.values():
         assert total == pytest.approx(content + style, rel=1e-5)
     notes = " ".join(report.notes)
@@ -59,6 +64,39 @@ def test_rows_and_what_they_say(folder: Path, tmp_path: Path):
     assert Image.open(tmp_path / "sheets/beside.png").size == (4 * 48, 2 * 48)
     with pytest.raises(InputError, match="earlier sheets"):
         evaluate_stylize(str(net), folder, sheet=tmp_path / "sheets")
+
+
+def test_the_optimisation_descends_what_is_measured(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    # Where the style is nearly the photograph's own, a floor would make it descend something else.
+    content = np.asarray(Image.open(io.BytesIO(crop(0))).convert("RGB").resize((48, 48)))
+    style = np.rint(content * 0.97).astype(np.uint8)
+    floors = []
+    given = losses.StyleLoss.__init__
+
+    def noting(self, *args, **kwargs):
+        floors.append(args[5] if len(args) > 5 else kwargs.get("floor", losses.FLOOR))
+        given(self, *args, **kwargs)
+
+    monkeypatch.setattr(losses.StyleLoss, "__init__", noting)
+    features = module._ours()
+    module._loss("our features", features, content, style)
+    made = module._optimized(features, content, style, (2,), 0.02)
+    assert list(made) == ["optimize at 0.02, 2 steps"]
+    assert floors == [0, 0]
+
+
+def test_styles_that_pairs_have_in_common_are_drawn_together(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    seen = []
+    monkeypatch.setattr(module, "bootstrap", lambda values, groups: seen.append(groups) or bootstrap(values))
+    report = evaluate_stylize(str(save(tmp_path, "mine")), folder, pairs=5, steps=(1,))
+    pairs = held_out_pairs(make_config(StylizeConfig, {"data": str(folder)}), 5, module.SIDE)
+    styles = [style.numpy().tobytes() for _, style in pairs]
+    assert len(set(styles)) < 5
+    same = [[a == b for b in styles] for a in styles]
+    assert all([[a == b for b in groups] for a in groups] == same for groups in seen)
+    assert "over the styles" in report.protocol
 
 
 def test_the_command(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

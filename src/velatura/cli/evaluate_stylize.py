@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["evaluate_stylize", "in_colours_of", "judges", "write_sheets"]
 
 PAIRS, SIDE = 52, 256  # every held-out style twice
-STEPS, RATE = (5, 10, 20, 50), 0.01  # of the optimisation that one pass is compared with
+STEPS = (5, 10, 20, 50)  # of the optimisation that one pass is compared with
+RATE = 0.01  # of the optimisation that one pass has to match; its own is measured beside it, and gets further
+FLOOR = 0.0  # of the losses, measured and optimised: there is none
 BASELINE, PHOTOGRAPH = "colours", "photograph"
 STYLE_WEIGHT = 3.0  # the unstyled style loss is so many variances of the content's features
 JUDGES = {  # teachers' names -> layers of style, and of content
@@ -73,6 +75,8 @@ def evaluate_stylize(
     MachineError
         What training needs is not installed.
     """
+    from velatura.stylization import Optimization
+
     try:
         from velatura.training.recipe import make_config
         from velatura.training.recipes.stylize import StylizeConfig, held_out_pairs
@@ -85,6 +89,9 @@ def evaluate_stylize(
     images = [tuple(_eight_bit(one) for one in pair) for pair in found]
     extractors = {"our features": _ours(), **judges(data)}
     rows: dict[str, list[list[float]]] = {}
+    own = Optimization().rate
+    styles = {style.tobytes(): number for number, (_, style) in enumerate(images)}
+    groups = [styles[style.tobytes()] for _, style in images]
     for number, (content, style) in enumerate(images):
         progress(number, pairs, "measuring")
         losses = {who: _loss(who, extractor, content, style) for who, extractor in extractors.items()}
@@ -92,7 +99,8 @@ def evaluate_stylize(
             PHOTOGRAPH: content,
             BASELINE: in_colours_of(content, style),
             name: task(content, style).image,
-            **dict(_optimized(extractors["our features"], content, style, steps)),
+            **_optimized(extractors["our features"], content, style, steps, RATE),
+            **_optimized(extractors["our features"], content, style, steps, own),
         }
         for row, image in made.items():
             rows.setdefault(row, []).append(_figures(losses, content, image))
@@ -105,10 +113,12 @@ def evaluate_stylize(
             "Middle squares of held-out photographs and styles; losses by Gram matrices (style) and maps (content) of "
             "our own features, strides 1, 2, 4 and, at half the weight, 8 and 16, content at stride 4; in units of the "
             "pair: the photograph as it is has a style loss of 1, as much as three variances of its own content "
-            "features. Total and content are shares of that start. The optimisation is Adam at .01, from the "
-            "photograph, on the very losses. Judges: style loss by the Gram matrices of VGG-19 (relu1_1, 2_1, 3_1), "
-            "which nothing but the features learned from, and of GoogLeNet (3a to 4c), likewise. Colours: the "
-            "photograph with the style's mean and covariance of colours."
+            f"features. Total and content are shares of that start. The optimisation is Adam at {RATE:g}, and at its "
+            f"own default rate of {own:g}, from the photograph, on these very losses, without total variation. Judges: "
+            "style loss by the Gram matrices of VGG-19 (relu1_1, 2_1, 3_1), which nothing but the features learned "
+            "from, and of GoogLeNet (3a to 4c), likewise. Colours: the photograph with the style's mean and "
+            "covariance of colours. Intervals by bootstrap over the styles, each with "
+            "all its pairs."
         ),
         data="what is held out of sr_t91_bsds400 (photographs) and styles",
         count=pairs,
@@ -119,7 +129,10 @@ def evaluate_stylize(
             Column("style loss", digits=3),
             *(Column(f"style loss, judged by {who}", digits=3) for who in extractors if who in JUDGES),
         ],
-        rows={row: [bootstrap(values) for values in zip(*figures, strict=True)] for row, figures in rows.items()},
+        rows={
+            row: [bootstrap(values, groups=groups) for values in zip(*figures, strict=True)]
+            for row, figures in rows.items()
+        },
         model=name,
         baseline=BASELINE,
         notes=[
@@ -197,7 +210,9 @@ def _loss(who: str, extractor: FeatureMaps, content: Image, style: Image) -> Sty
     else:
         layers, deep = JUDGES[who]
         contents, styles = {deep: 1.0}, dict.fromkeys(layers, 1.0)
-    return StyleLoss(extractor, _tensor(content), style_grams(extractor, _tensor(style), styles), contents, styles, 0)
+    return StyleLoss(
+        extractor, _tensor(content), style_grams(extractor, _tensor(style), styles), contents, styles, FLOOR
+    )
 
 
 def _figures(losses: dict[str, StyleLoss], content: Image, image: Image) -> list[float]:
@@ -211,20 +226,20 @@ def _figures(losses: dict[str, StyleLoss], content: Image, image: Image) -> list
     return [share + lacking, share, lacking, *(style for _, style in values.values())]
 
 
-def _optimized(features: Any, content: Image, style: Image, steps: Sequence[int]) -> Iterator[tuple[str, Image]]:
+def _optimized(features: Any, content: Image, style: Image, steps: Sequence[int], rate: float) -> dict[str, Image]:
     """Give what optimisation has made after each of some numbers of steps."""
     from velatura.stylization import Optimization, mixed_grams, optimize
 
-    options = Optimization(max(steps), rate=RATE, style_weight=STYLE_WEIGHT, smoothness=0)
+    options = Optimization(max(steps), rate=rate, style_weight=STYLE_WEIGHT, smoothness=0, floor=FLOOR)
     grams = mixed_grams(features, [_tensor(style)], [1.0], options.style_layers)
     kept: dict[str, Image] = {}
 
     def step_done(step: int, image: Any) -> None:
         if step in steps:
-            kept[f"optimize, {step} steps"] = _eight_bit(image)
+            kept[f"optimize at {rate:g}, {step} steps"] = _eight_bit(image)
 
     optimize(features, _tensor(content), lambda scale: grams, options, step_done=step_done)
-    yield from kept.items()
+    return kept
 
 
 def _itself(task: Stylize, images: Sequence[tuple[Image, ...]]) -> list[str]:
