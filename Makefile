@@ -28,7 +28,7 @@ check:
 # Tests run against this checkout, with what they need; a second run installs nothing.
 prepare:
 	@$(PYTHON) -c "import pathlib, sys; from importlib.util import find_spec as find; \
-	sys.exit(not all(map(find, ['cv2', 'fastapi', 'httpx', 'lightning', 'nibabel', 'pytest', 'velatura'])) \
+	sys.exit(not all(map(find, ['cv2', 'fastapi', 'httpx', 'lightning', 'moto', 'nibabel', 'pytest', 'ray', 's3fs', 'velatura'])) \
 	or pathlib.Path('src').resolve() not in pathlib.Path(find('velatura').origin).resolve().parents)" \
 	|| $(PYTHON) -m pip install --quiet --editable '.[test]'
 

@@ -20,6 +20,7 @@ from pydantic import BeforeValidator, Field
 from velatura.device import resolve_device
 from velatura.errors import ModelError
 from velatura.image import ImageWarning, Picture
+from velatura.manifest import Notes
 from velatura.task import Bands, Input, Output, Params, Task
 
 ROWS = 4  # of a band: small, so that every image has several
@@ -96,6 +97,22 @@ def misbehave(how: str) -> None:
         time.sleep(30)
     if how == "warn":
         warnings.warn("this one is red", ImageWarning, stacklevel=1)
+
+
+class DiesAfterwards(Invert):
+    """Once, the worker of a red picture is killed when all is done and nobody was told."""
+
+    def write(self, values: tuple[Any, ...], out: str | Path, *arguments: Any, **more: Any) -> Bands:
+        made = super().write(values, out, *arguments, **more)
+        if tuple(made.like.pixels[0, 0]) == (255, 0, 0):
+            append = Notes.append
+
+            def last(notes: Notes, line: Any) -> None:
+                append(notes, line)
+                misbehave("die")
+
+            Notes.append = last  # type: ignore[method-assign]
+        return made
 
 
 class TracedParams(InvertParams):

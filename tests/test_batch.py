@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import numpy as np
 import pytest
 from filters import Invert
 from PIL import Image
+from stores import SECRET, new_bucket, s3_server
 
-from velatura import manifest
+from velatura import manifest, storage
 from velatura.batch import LocalEngine, Plan, WorkSpec, run_batch
 from velatura.catalog import cards
 from velatura.errors import InputError, MachineError, ModelError
@@ -460,3 +462,159 @@ def test_jobs_are_taken_as_fast_as_they_are_done(photos: Path, tmp_path: Path):
         assert next(outcomes).ok
     assert taken <= 3 + 4 + 4
     outcomes.close()
+
+
+def test_killed_worker_loses_and_repeats_nothing(photos: Path, tmp_path: Path):
+    """The worker dies after its line and before anybody was told: its image is not made again."""
+    draw(photos / "b.png", 1, red=True)
+    out = tmp_path / "out"
+    report = run_batch(WorkSpec("filters:DiesAfterwards", threads=1), [photos], out, engine=LocalEngine(2))
+    assert (report.done, report.failed) == (4, ())
+    assert Counter(line["output"] for line in lines(out)[1:]).most_common(1)[0][1] == 1
+
+
+@pytest.mark.parametrize(
+    ("cores", "count", "processes", "expected"),
+    [(8, 1000, None, 1), (8, 40, None, 4), (8, 5, None, 8), (8, 1000, 3, 2), (2, 1000, None, 1)],
+)
+def test_threads_share_the_cores(monkeypatch, cores: int, count: int, processes: int | None, expected: int):
+    monkeypatch.setattr("velatura.engines.local.threads", lambda: cores)
+    monkeypatch.setattr("velatura.engines.local.LocalEngine._most", lambda self, work: 64)
+    work = WorkSpec("filters:Invert", device="cpu")
+    assert LocalEngine(processes).threads(work, count) == expected
+
+
+def test_memory_limits_the_processes(monkeypatch):
+    monkeypatch.setattr("velatura.engines.local.threads", lambda: 16)
+    work = WorkSpec("filters:Invert", device="cpu", memory=1e9)
+    assert LocalEngine(None).threads(work, 1000) == 16
+
+
+# --- what decides the bytes -------------------------------------------------------------------------------------------
+
+
+def test_options_that_name_one_file_are_refused_for_folders(photos: Path, tmp_path: Path):
+    style = draw(tmp_path / "style.png", 1)
+    for options, flag in [
+        ({"style_out": "s.safetensors"}, "style-out"),
+        ({"curve": "c.svg", "method": "optimize"}, "curve"),
+        ({"frames": "f", "method": "optimize"}, "frames"),
+    ]:
+        work = WorkSpec("velatura.tasks.stylize:Stylize", options, threads=1)
+        with pytest.raises(InputError, match=f"^--{flag} names one file, which every image of a folder would write"):
+            run_batch(work, [photos, style], tmp_path / "out")
+    step = "stylize:style=s.png,style_out=x.safetensors"
+    with pytest.raises(InputError, match="--style-out names one file"):
+        run_batch(WorkSpec("velatura.pipeline:Pipeline", {"step": [step]}, threads=1), [photos], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_and_models_of_steps_decide_what_is_done_again(photos: Path, tmp_path: Path, monkeypatch):
+    boat, out = draw(tmp_path / "boat.png", 1), tmp_path / "out"
+    steps = [f"blend:source={boat},mask={boat},at=0,0,method=paste", "upscale:scale=2,model=bicubic"]
+    work = WorkSpec("velatura.pipeline:Pipeline", {"step": steps}, threads=1)
+    assert run_batch(work, [photos], out).done == 4
+    assert run_batch(work, [photos], out, resume=True).done == 0
+    draw(boat, 2)
+    assert run_batch(work, [photos], out, resume=True).done == 4
+    assert run_batch(work, [photos], out, resume=True).done == 0
+    monkeypatch.setattr("velatura.batch._model_sha256", lambda model: "another" if model == "bicubic" else None)
+    assert run_batch(work, [photos], out, resume=True).done == 4
+
+
+# --- stores -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def server():
+    pytest.importorskip("s3fs")
+    pytest.importorskip("moto")
+    with s3_server():
+        yield
+
+
+def stored(url: str) -> dict[str, str]:
+    return {
+        file.path: hashlib.sha256(storage.read(f"{url}/{file.path}") or b"").hexdigest()
+        for file in storage.files(url)
+        if not file.path.endswith(".jsonl")
+    }
+
+
+def test_a_bucket_gets_the_bytes_of_a_folder(server, photos: Path, tmp_path: Path):
+    (photos / "a.png").write_text("text")
+    local = run_batch(WORK, [photos], tmp_path / "out")
+    bucket = new_bucket()
+    for path in photos.rglob("*.png"):
+        storage.write(f"{bucket}/in/{path.relative_to(photos).as_posix()}", path.read_bytes())
+    report = run_batch(WORK, [f"{bucket}/in"], f"{bucket}/out")
+    assert (report.done, report.skipped) == (local.done, 0)
+    (failure,) = report.failed
+    assert failure.error.startswith(f"{bucket}/in/a.png is not an image we know")
+    assert stored(f"{bucket}/out") == digests(tmp_path / "out")
+    # Resumed, it makes what changed, failed or went.
+    storage.remove(f"{bucket}/out/b.png")
+    draw(tmp_path / "new.png", 77)
+    storage.write(f"{bucket}/in/a.png", (tmp_path / "new.png").read_bytes())
+    report = run_batch(WORK, [f"{bucket}/in"], f"{bucket}/out", resume=True)
+    assert (report.done, report.skipped, report.failed) == (2, 2, ())
+    with pytest.raises(InputError, match="holds an earlier batch"):
+        run_batch(WORK, [f"{bucket}/in"], f"{bucket}/out")
+    told = [storage.read(f"{bucket}/{file.path}") or b"" for file in storage.files(bucket) if ".jsonl" in file.path]
+    assert told
+    assert not any(SECRET.encode() in text or b"testing" in text for text in told)
+
+
+def test_outputs_of_others_in_a_bucket_are_not_replaced(server, photos: Path):
+    bucket = new_bucket()
+    storage.write(f"{bucket}/out/b.png", b"mine")
+    with pytest.raises(InputError, match=r"b\.png: exists already \(1 of 4 outputs do\)"):
+        run_batch(WORK, [photos], f"{bucket}/out")
+    assert storage.read(f"{bucket}/out/b.png") == b"mine"
+    assert run_batch(FRESH, [photos], f"{bucket}/out").done == 4
+    with pytest.raises(InputError, match="is an input folder"):
+        run_batch(FRESH, [f"{bucket}/out"], f"{bucket}/out")
+
+
+def test_missing_buckets_are_told_before_the_work(server, photos: Path, tmp_path: Path):
+    with pytest.raises(InputError, match="s3://no-such-bucket/in: no such file or folder"):
+        run_batch(WORK, ["s3://no-such-bucket/in"], tmp_path / "out")
+    with pytest.raises(InputError, match=r"s3://no-such-bucket/out/manifest.jsonl: no such bucket"):
+        run_batch(WORK, [photos], "s3://no-such-bucket/out")
+
+
+def test_a_denied_write_fails_one_image(server, photos: Path, monkeypatch: pytest.MonkeyPatch):
+    bucket = new_bucket()
+    put_file = type(storage._store(bucket)[0]).put_file
+
+    def deny(self, here, there, **more):
+        if there.endswith("b.png"):
+            raise PermissionError("Access Denied for AKIA123")
+        return put_file(self, here, there, **more)
+
+    monkeypatch.setattr(type(storage._store(bucket)[0]), "put_file", deny, raising=False)
+    report = run_batch(WORK, [photos], f"{bucket}/out")
+    assert report.done == 3
+    (failure,) = report.failed
+    assert failure.error == (
+        f"{bucket}/out/b.png: access denied; check the environment's credentials and what they may do"
+    )
+
+
+def test_a_killed_batch_into_a_bucket_resumes(server, photos: Path, tmp_path: Path):
+    slow, bucket = {"pause": 0.1}, new_bucket()
+    program = (
+        "from velatura.batch import WorkSpec, run_batch\n"
+        f"run_batch(WorkSpec('filters:Invert', {slow}, threads=1), [{str(photos)!r}], '{bucket}/out')"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    batch = subprocess.Popen([sys.executable, "-c", program], env=environment)
+    wait_for(lambda: sum("output" in line for line in manifest.lines(f"{bucket}/out")) >= 2)
+    batch.send_signal(signal.SIGKILL)
+    batch.wait()
+    done = sum("output" in line for line in manifest.lines(f"{bucket}/out"))
+    assert 2 <= done < 4
+    report = run_batch(work(**slow), [photos], f"{bucket}/out", resume=True)
+    assert (report.done, report.skipped) == (4 - done, done)
+    run_batch(work(**slow), [photos], tmp_path / "unbroken")
+    assert stored(f"{bucket}/out") == digests(tmp_path / "unbroken")
