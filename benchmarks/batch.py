@@ -4,8 +4,8 @@
 
 Parts: `workers` compares one worker with two, and Ray with the local engine, on images of a CPU second each; `groups`
 one process of all cores with one for each core; `overhead` counts the CPU time of all processes over 10,000 tiny files,
-less what the work itself takes; `memory` is the driver's resident set after 10,000 and 100,000 files; `costs` is what an
-image costs in every application.
+less what the work itself takes; `memory` is the driver's resident set after 10,000 and 100,000 files; `costs` is what
+an image costs in every application.
 
 CPU time is user plus system time of this process and all that it started, Ray's own included, from the first image that
 was done to the last. Throughput is wall time, and means something on an idle machine only. Memory is the resident set.
@@ -251,7 +251,7 @@ def _mask(picture: np.ndarray, share: float) -> np.ndarray:
 
 APPLICATIONS: dict[str, tuple[str, dict[str, Any], Inputs, float]] = {
     "blend": ("velatura.tasks.blend:Blend", {}, lambda one: (one[::-1].copy(), one, _mask(one, 0.4)), 1),
-    "inpaint": ("velatura.tasks.inpaint:Inpaint", {}, lambda one: (one, _mask(one, 0.05)), 1),  # fmt: skip
+    "inpaint": ("velatura.tasks.inpaint:Inpaint", {}, lambda one: (one, _mask(one, 0.05)), 1),
     "upscale": ("velatura.tasks.upscale:Upscale", {}, lambda one: (one,), 0.25),
     "restore": ("velatura.tasks.restore:Restore", {}, lambda one: (one,), 1),
     "stylize": ("velatura.tasks.stylize:Stylize", {}, lambda one: (one, photograph("coffee", 512, 512)), 1),

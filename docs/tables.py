@@ -7,6 +7,7 @@ A table stands between two comments; what is between them is replaced::
     <!-- table: scores blending-gan -->    what `velatura evaluate` measured (benchmarks/results/evaluate-NAME.json)
     <!-- table: figures upscale-all -->    the same without protocol and notes
     <!-- table: benchmark blend-speed -->  a part of what `make bench` measured (benchmarks/results/NAME.json)
+    <!-- table: capacity -->               what ten million photographs take, from the same measurements
     <!-- end -->
 
 Where nothing was measured yet, it says so.
@@ -27,6 +28,8 @@ from velatura.metrics.report import markdown, read_json
 DOCS = Path(__file__).parent
 RESULTS = DOCS.parent / "benchmarks" / "results"
 UNKNOWN = "*Not measured yet.*"
+PHOTOGRAPHS, MEGAPIXELS = 10_000_000, 12
+BUSY = 0.9  # of a cluster's time is work
 TABLE = re.compile(r"(<!-- table: (\w+)(?: ([\w-]+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -84,9 +87,30 @@ def benchmark(name: str) -> str:
     return "\n".join(rows)
 
 
+def capacity() -> str:
+    """Make the table of what ten million photographs take, from what one megapixel does."""
+    found = measured("batch")
+    costs: dict[str, dict[str, float]] = {}
+    for figure in found["figures"] if found else ():
+        application, _, what = figure["name"].partition(": ")
+        if figure["part"] == "costs":
+            costs.setdefault(application, {})[what] = figure["value"]
+    if not costs:
+        return UNKNOWN
+    rows = [f"| {PHOTOGRAPHS:,} photographs | Core-hours | Cores for a week | GiB a worker |", "|---|---:|---:|---:|"]
+    for application, cost in costs.items():
+        hours = PHOTOGRAPHS * MEGAPIXELS * cost["CPU time a megapixel"] / 3600
+        gibibytes = (cost["memory beside that"] + MEGAPIXELS * cost["memory a megapixel"]) / 1024
+        rows.append(f"| {application} | {hours:,.0f} | {hours / (24 * 7 * BUSY):,.0f} | {gibibytes:.1f} |")
+    return "\n".join(rows)
+
+
 def fill(text: str) -> str:
     """Replace every table of a page."""
-    makers = {"options": options, "models": models, "scores": scores, "figures": figures, "benchmark": benchmark}
+    makers = {
+        **{"options": options, "models": models, "scores": scores, "figures": figures},
+        **{"benchmark": benchmark, "capacity": capacity},
+    }
 
     def table(match: re.Match[str]) -> str:
         start, kind, name, end = match.groups()
