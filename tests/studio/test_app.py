@@ -149,7 +149,11 @@ def test_what_was_removed_is_gone(client):
     ("application", "roles", "asked"),
     [
         ("upscale", {"image": "photo.png"}, {"model": "lanczos", "params": {"scale": 1.5, "consistent": True}}),
-        ("inpaint", {"image": "photo.png", "mask": "my mask.png"}, {"model": "texture", "params": {"seed": 3}}),
+        (
+            "inpaint",
+            {"image": "photo.png", "mask": "my mask.png"},
+            {"model": "texture", "params": {"seed": 3, "candidates": 2, "disagreement": True}},
+        ),
         ("inpaint", {"image": "photo.png"}, {"model": "texture", "params": {"box": "5,6,7,8"}}),
         ("restore", {"photo": "photo.png"}, {"params": {"strength": 0, "scratches": "off", "faces": False}}),
         (
@@ -178,11 +182,13 @@ def test_the_command_line_repeats_a_job(client, tmp_path, monkeypatch, applicati
     assert words[:2] == ["velatura", application]
     assert main([*words[1:], "--quiet"]) == 0
     out = Path(words[words.index("-o") + 1])
-    made = sorted(out.iterdir()) if out.is_dir() else [out]
-    ours = [client.pixels(result["id"]) for result in job["results"] if result["kind"] == "image"]
+    made = sorted(out.iterdir()) if out.is_dir() else sorted(set(Path().glob("*.png")) - set(map(Path, files)))
+    ours = sorted((result["what"] == "result", result["name"], result["id"]) for result in job["results"])
+    ours = [client.pixels(key) for _, name, key in ours if name.endswith(".png")]
     assert len(ours) == len(made)
+    made.sort(key=lambda path: (path == out, path.name))
     for path, pixels in zip(made, ours, strict=True):
-        assert np.array_equal(np.asarray(Image.open(path)), pixels)
+        assert np.array_equal(np.asarray(Image.open(path)), pixels), path
 
 
 def test_a_pipeline_and_its_command_line_agree(client, tmp_path, monkeypatch):

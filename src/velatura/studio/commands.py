@@ -22,6 +22,7 @@ def command_line(
     out: str,
     *,
     text: str | None = None,
+    maps: Mapping[str, str] | None = None,
 ) -> str:
     """Write a command as it would be typed.
 
@@ -36,6 +37,8 @@ def command_line(
     out : str
     text : str, optional
         What `imagine` is to show.
+    maps : mapping of str to str, optional
+        Files for what lies beside the result, by the names of the switches that ask for it.
 
     Examples
     --------
@@ -56,7 +59,10 @@ def command_line(
     for name, files in named.items():
         if name not in positional:
             words += [part for file in files for part in (_flag(name), file)]
-    for name, value in params.items():
+    files = {name: (maps or {})[name] for name, value in params.items() if value is True and name in (maps or {})}
+    for name, value in {**params, **files}.items():
+        if name in (maps or {}) and name not in files:
+            continue  # a switch that is off
         words += _option(name, value, repeated=name in flagged and application == "pipeline")
     words += [] if model is None else ["--model", model]
     return shlex.join([*words, "-o", out])

@@ -19,7 +19,7 @@ from velatura.pipeline import Pipeline, PipelineParams, Step, applications
 from velatura.studio.commands import command_line, step_text
 from velatura.studio.settings import Settings
 from velatura.studio.store import Item, Store
-from velatura.studio.work import Work
+from velatura.studio.work import Work, map_name
 from velatura.task import Input, Params, parse_params
 
 __all__ = ["Asked", "StepAsked", "check", "described", "form", "forms"]
@@ -137,7 +137,7 @@ def form(name: str) -> Form:
     models = _models(kind)
     return Form(
         name=name,
-        help=(kind.__doc__ or "").strip().split("\n")[0],
+        help=_in_words(kind),
         kind=kind,
         inputs=DRAWING.get(name, getattr(kind, "inputs", ())),
         fields=tuple(name for name in kind.Params.model_fields if _is_offered(kind.Params, name)),
@@ -165,6 +165,12 @@ def _models(kind: Any) -> tuple[str, ...]:
         usual: list[str] = [kind.default_model] if kind.default_model else []
         listed = tuple(dict.fromkeys([*usual, *(card.name for card in catalog.cards() if card.task == kind.name)]))
     return listed
+
+
+def _in_words(kind: Any) -> str:
+    """Say what an application does; the command line writes its arguments in capitals."""
+    line = (kind.__doc__ or "").strip().split("\n")[0]
+    return " ".join(word.lower() if word.rstrip(".:,").isupper() else word for word in line.split())
 
 
 def _missing(name: str, kind: Any, models: Sequence[str]) -> str:
@@ -283,9 +289,11 @@ def check(asked: Asked, store: Store, settings: Settings) -> Checked:
         names=_names(items),
         device=settings.device,
         max_megapixels=settings.max_megapixels,
+        missing=one.missing if asked.model in (None, one.kind.default_model) else "",
     )
     names = {name: tuple(item.name for item in found) for name, found in items.items()}
-    words = command_line(one.name, names, params, asked.model, f"{work.stem}-{one.name}.png")
+    maps = {each.name: map_name(work.stem, each.name) for each in one.kind.outputs}
+    words = command_line(one.name, names, params, asked.model, f"{work.stem}-{one.name}.png", maps=maps)
     return Checked(work, picture.name, _ids(items), words)
 
 
@@ -323,6 +331,9 @@ def _drawing(
     )
     names = {name: tuple(item.name for item in found) for name, found in items.items()}
     model = asked.model or (one.kind.default_model if one.name == "generate" else None)
+    if asked.vary is not None:
+        # The draws have latents of their own, which can be saved; what they were drawn near is no longer needed.
+        names, params = {"latents": (f"{one.name}.safetensors",)}, {}
     words = command_line(one.name, names, params, model, f"{one.name}/", text=asked.text)
     return Checked(work, title[:80], _ids(items), words)
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from velatura.errors import Cancelled, VelaturaError
+from velatura.errors import Cancelled, InputError, ModelError, VelaturaError
 from velatura.task import Params, Progress, Task, parse_params
 
-__all__ = ["Made", "Tasks", "Work", "do"]
+__all__ = ["Made", "Tasks", "Work", "do", "map_name"]
 
 WARM = 4  # tasks whose models stay loaded
 RESULT = "result"
@@ -42,6 +42,8 @@ class Work:
     text : str or None
     vary : (int, float), optional
         See `velatura.studio.forms.Asked`.
+    missing : str
+        What to say where a model is not there.
     folder : str
         Where results go.
     """
@@ -56,6 +58,7 @@ class Work:
     max_megapixels: float = 100
     text: str | None = None
     vary: tuple[int, float] | None = None
+    missing: str = ""
     folder: str = ""
 
 
@@ -84,6 +87,17 @@ class Made:
     seconds: float = 0.0
     unknown: tuple[str, ...] = ()
     cancelled: bool = False
+
+
+def map_name(stem: str, name: str) -> str:
+    """Call a picture that lies beside a result.
+
+    Examples
+    --------
+    >>> map_name("scan", "mask_out")
+    'scan-mask-out.png'
+    """
+    return f"{stem}-{name.replace('_', '-')}.png"
 
 
 class Tasks:
@@ -128,6 +142,8 @@ def do(work: Work, tasks: Tasks, progress: Progress) -> Made:
             made = _changed(work, task, progress) if isinstance(task, Task) else _drawn(work, task, progress)
         except Cancelled:
             made = Made(cancelled=True)
+        except ModelError as error:
+            made = Made(error=work.missing or str(error))
         # A bug, too, ends one job and not the studio.
         except Exception as error:
             made = Made(error=_reason(error))
@@ -167,7 +183,7 @@ def _changed(work: Work, task: Task, progress: Progress) -> Made:
     found = sorted(folder.glob(f"{RESULT}-*.png"))
     beside = [(path.stem.removeprefix(f"{RESULT}-"), path) for path in found]
     files = [(RESULT, str(out), f"{work.stem}-{work.application}.png")]
-    files += [(name, str(path), f"{work.stem}-{name.replace('_', '-')}.png") for name, path in beside]
+    files += [(name, str(path), map_name(work.stem, name)) for name, path in beside]
     return Made(tuple(files), made_by=bands.made_by or "")
 
 
@@ -191,7 +207,6 @@ def _drawn(work: Work, task: Any, progress: Progress) -> Made:
 
 def _varied(work: Work) -> Any:
     """Draw near one draw: its latents and fresh ones, mixed so that their spread stays."""
-    from velatura.errors import InputError
     from velatura.tasks.generate import GenerateParams, Latents
 
     found = Latents.load(work.inputs["latents"])

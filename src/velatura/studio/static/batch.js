@@ -147,7 +147,7 @@ function table() {
       h("thead", {}, h("tr", {}, ["File", "State", ""].map((title) => h("th", { scope: "col" }, title)))),
       h("tbody", {}, rows.map((row) => h("tr", { class: row.state },
         h("td", {}, row.file.name),
-        h("td", {}, row.state === "running" && row.share !== null ? h("progress", { max: 1, value: row.share }) : row.state, row.error && h("span", { class: "error" }, ` ${row.error}`)),
+        h("td", {}, row.state === "running" && row.share !== null ? h("progress", { max: 1, value: row.share }) : row.state, row.error && h("span", { class: "error" }, `: ${row.error}`)),
         h("td", {}, row.result && h("a", { href: fileOf(row.result.id), download: true }, row.result.name)),
       ))),
     ),

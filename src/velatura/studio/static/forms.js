@@ -98,14 +98,16 @@ function number(kind, now, set) {
     oninput: () => {
       set(box.value);
       if (slider && box.value !== "") slider.value = box.value;
+      if (slider) slider.classList.toggle("unset", box.value === "");
     },
   });
   const narrow = kind.type === "number" && least !== undefined && most !== undefined && most - least <= 10;
   const slider = narrow && h("input", {
-    type: "range", min: least, max: most, step: (most - least) / 100, value: now === "" ? most : now,
+    type: "range", min: least, max: most, step: (most - least) / 100, value: now === "" ? least : now, class: now === "" ? "unset" : null,
     "aria-hidden": "true", tabindex: -1,
     oninput: () => {
       box.value = Number(slider.value).toFixed(2).replace(/\.?0+$/, "");
+      slider.classList.remove("unset");
       set(box.value);
     },
   });

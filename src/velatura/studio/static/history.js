@@ -53,16 +53,14 @@ function details() {
   const made = job.made_by ? `by ${job.made_by}, ` : "";
   fill(
     box,
-    h("div", { class: "row" },
-      h("span", {}, `${result.name}: ${result.width} x ${result.height}, ${made}${inWords(job.seconds)}`),
-      h("span", { class: "spring" }),
-      format, quality,
-      h("button", { type: "button", onclick: () => download(fileOf(result.id, format.value === "png" ? "" : format.value, lossy() ? quality.value : "")) }, "Save"),
-      h("button", { type: "button", title: "Make the result the picture to work on", onclick: () => setPhoto(result) }, "Go on from here"),
-      h("button", { type: "button", class: "quiet", title: "Remove this result", onclick: () => forget(job) }, "Remove"),
-    ),
-    h("div", { class: "row" }, h("code", { tabindex: 0 }, job.command),
-      h("button", { type: "button", onclick: () => copy(job.command) }, "Copy")),
+    h("span", {}, `${result.width} x ${result.height}, ${made}${inWords(job.seconds)}`),
+    h("code", { tabindex: 0 }, job.command),
+    h("button", { type: "button", title: "Copy the command line that repeats this", onclick: () => copy(job.command) }, "Copy"),
+    h("button", { type: "button", title: "Make the result the picture to work on", onclick: () => setPhoto(result) }, "Go on from here"),
+    format,
+    quality,
+    h("button", { type: "button", title: "Save the result, with the metadata of the picture", onclick: () => download(fileOf(result.id, format.value === "png" ? "" : format.value, lossy() ? quality.value : "")) }, "Save"),
+    h("button", { type: "button", class: "quiet", title: "Remove this result", onclick: () => forget(job) }, "Remove"),
   );
 }
 

@@ -24,6 +24,7 @@ function tabs() {
         "aria-current": name === session.page ? "page" : null,
         onclick: () => {
           session.page = name;
+          tell("", false);
           if (session.shown) session.mode = session.mode === "edit" ? "edit" : session.compare;
           changed();
         },
@@ -42,6 +43,7 @@ on("failed", (text) => tell(text, true));
 on("session", tabs);
 
 $("#samples").addEventListener("click", samples);
+$("#samples-here").addEventListener("click", samples);
 $("#models").addEventListener("click", models);
 $("#help").addEventListener("click", help);
 listenToFiles();

@@ -10,6 +10,9 @@ import { run } from "./running.js";
 import { slot } from "./slot.js";
 import { application, changed, others, session, setPhoto, typed } from "./session.js";
 
+/** Options that are set otherwise: by dragging the piece, or on the sheet. */
+const ELSEWHERE = { blend: ["at", "scale"], generate: ["interpolate", "frames"], imagine: ["interpolate", "frames"] };
+
 function slots(one) {
   return one.inputs
     .filter((input) => !input.mask)
@@ -56,7 +59,7 @@ function applicationPanel(one) {
     one.missing && h("p", { class: "missing", role: "note" }, one.missing),
     words,
     h("div", { class: "slots" }, slots(one), one.several.map((name) => further(name, "a further style"))),
-    form(one, typed(), one.draws ? ["interpolate", "frames"] : []),
+    form(one, typed(), ELSEWHERE[one.name]),
     h("div", { class: "run" }, h("button", { id: "run", type: "button", class: "primary", onclick: run, title: "Ctrl+Enter" }, one.draws ? "Draw" : "Run")),
   ];
 }

@@ -45,6 +45,7 @@ function actions(job, draws) {
   const amount = h("input", { type: "range", min: 0.05, max: 1, step: 0.05, value: session.amount ?? 0.4, "aria-label": "How much to vary",
     oninput: () => (session.amount = Number(amount.value)) });
   const one = chosen.length === 1;
+  const latents = job.results.find((result) => result.what === "latents");
   return h("div", { class: "row" },
     h("span", { class: "hint" }, picked.size ? `${picked.size} picked` : "Pick draws to keep, vary or mix them."),
     h("button", { type: "button", disabled: !chosen.length, onclick: () => keep(chosen) }, "Keep"),
@@ -52,6 +53,7 @@ function actions(job, draws) {
     amount,
     job.application === "generate" && h("button", { type: "button", id: "between", disabled: chosen.length !== 2, onclick: () => between(job) }, "From one to the other"),
     h("button", { type: "button", disabled: !one, onclick: () => workOn(chosen[0]) }, "Work on it"),
+    latents && h("button", { type: "button", title: "What the draws were made from: the command line takes it", onclick: () => download(fileOf(latents.id)) }, "Save latents"),
   );
 }
 

@@ -68,8 +68,16 @@ class Stage {
     context.clearRect(0, 0, this.box.clientWidth, this.box.clientHeight);
     context.imageSmoothingEnabled = this.view.scale < 4;
     context.imageSmoothingQuality = "high";
+    if (this.size.width) this.#checkers(context);
     for (const layer of this.layers) layer(context, this.view);
     this.tool?.paint?.(context, this.view);
+  }
+
+  /** Squares below the picture show where it is transparent. */
+  #checkers(context) {
+    const { x, y, scale } = this.view;
+    context.fillStyle = this.squares ??= squares(context);
+    context.fillRect(x, y, this.size.width * scale, this.size.height * scale);
   }
 
   #resized() {
@@ -156,6 +164,17 @@ class Stage {
     const { x, y } = this.at(event);
     this.zoom(Math.exp(-event.deltaY / (event.ctrlKey ? 100 : 400)), x, y);
   }
+}
+
+function squares(context) {
+  const tile = new OffscreenCanvas(20, 20);
+  const drawing = tile.getContext("2d");
+  drawing.fillStyle = "#fff";
+  drawing.fillRect(0, 0, 20, 20);
+  drawing.fillStyle = "#ddd";
+  drawing.fillRect(0, 0, 10, 10);
+  drawing.fillRect(10, 10, 10, 10);
+  return context.createPattern(tile, "repeat");
 }
 
 export const stage = new Stage();

@@ -5,6 +5,7 @@ import { get } from "./api.js";
 import { emit, on } from "./bus.js";
 import { bitmap } from "./bitmaps.js";
 import { layersOf, Slider } from "./compare.js";
+import { icon } from "./icons.js";
 import { change, loadMask, maskOf, redo, undo } from "./masks.js";
 import { maskFile } from "./overlay.js";
 import { Placing, placed, placingLayers } from "./place.js";
@@ -114,7 +115,7 @@ const describe = (text) => stage.box.setAttribute("aria-label", text);
 // --- the toolbar ------------------------------------------------------------------------------------------------------
 
 const button = (label, title, onclick, properties = {}) =>
-  h("button", { type: "button", title, onclick, ...properties }, label);
+  h("button", { type: "button", title, "aria-label": typeof label === "string" ? null : title, onclick, ...properties }, label);
 const group = (label, ...children) => h("div", { class: "group", role: "group", "aria-label": label }, ...children);
 const choice = (name, label, title, now, set) => button(label, title, () => set(name), { "aria-pressed": String(name === now) });
 
@@ -192,18 +193,18 @@ function painting() {
   return [
     group(
       "Paint",
-      choice("hand", "✋", "Move the picture (H, or hold Space)", chosen, set),
-      choice("brush", "🖌", "Brush (B)", chosen, set),
-      choice("eraser", "⌫", "Eraser (X)", chosen, set),
-      choice("lasso", "➰", "Lasso (L); with Alt it erases", chosen, set),
-      choice("box", "▭", "Box (R); with Alt it erases", chosen, set),
+      choice("hand", icon("hand"), "Move the picture (H, or hold Space)", chosen, set),
+      choice("brush", icon("brush"), "Brush (B)", chosen, set),
+      choice("eraser", icon("eraser"), "Eraser (X)", chosen, set),
+      choice("lasso", icon("lasso"), "Lasso (L); with Alt it erases", chosen, set),
+      choice("box", icon("box"), "Box (R); with Alt it erases", chosen, set),
     ),
     h("label", { class: "slide" }, h("span", {}, "size"), size),
     h("label", { class: "slide" }, h("span", {}, "soft"), soft),
     group(
       "Mask",
-      button("↶", "Undo (Ctrl+Z)", () => undo(overlay), { disabled: !mask.done.length }),
-      button("↷", "Redo (Ctrl+Shift+Z)", () => redo(overlay), { disabled: !mask.undone.length }),
+      button(icon("undo"), "Undo (Ctrl+Z)", () => undo(overlay), { disabled: !mask.done.length }),
+      button(icon("redo"), "Redo (Ctrl+Shift+Z)", () => redo(overlay), { disabled: !mask.undone.length }),
       button("Invert", "Invert the mask (I)", () => change(overlay, (one) => one.invert())),
       button("Clear", "Empty the mask (Delete)", () => change(overlay, (one) => one.clear())),
       button("Load", "Load a mask from a file", () => emit("choose", async (item) => loadMask(overlay, item))),
