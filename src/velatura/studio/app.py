@@ -227,9 +227,12 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         studio.jobs.start()
+        # The first page should not wait for what the applications import.
+        warming = asyncio.create_task(asyncio.to_thread(forms))
         try:
             yield
         finally:
+            await warming
             await asyncio.to_thread(studio.close)
 
     app = FastAPI(

@@ -187,7 +187,13 @@ def _is_offered(params: type[Params], name: str) -> bool:
     """Keep options that could name a file to ourselves."""
     if name in WORDS:
         return True
-    return not _takes_text(params.model_json_schema()["properties"][name])
+    return not _takes_text(_schemas(params)[name])
+
+
+@cache
+def _schemas(params: type[Params]) -> dict[str, Any]:
+    """Give the JSON schema of every option."""
+    return params.model_json_schema()["properties"]
 
 
 def _takes_text(schema: Any) -> bool:
@@ -204,7 +210,7 @@ def _takes_text(schema: Any) -> bool:
 
 def described(one: Form) -> dict[str, Any]:
     """Describe an application for the page."""
-    schema = one.kind.Params.model_json_schema()["properties"]
+    schema = _schemas(one.kind.Params)
     several = _several(one)
     return {
         "name": one.name,

@@ -56,7 +56,8 @@ class Guard:
                 return
             await self._app(scope, receive, send)
             return
-        send = _with_headers(send)
+        # What may change with the next version is asked for again; what a client made is never kept.
+        send = _with_headers(send, "no-cache" if scope["path"].startswith("/static/") else "no-store")
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
         answer = self._refusal(scope, headers)
         if answer is not None:
@@ -145,7 +146,7 @@ def _refused(status: int, reason: str) -> JSONResponse:
     return JSONResponse({"error": reason}, status)
 
 
-def _with_headers(send: Send) -> Send:
+def _with_headers(send: Send, caching: str) -> Send:
     """Add our headers to every answer."""
 
     async def sending(message: Message) -> None:
@@ -153,7 +154,7 @@ def _with_headers(send: Send) -> Send:
             present = {key for key, _ in message["headers"]}
             added = [(key.encode(), value.encode()) for key, value in HEADERS.items() if key.encode() not in present]
             if b"cache-control" not in present:
-                added.append((b"cache-control", b"no-store"))
+                added.append((b"cache-control", caching.encode()))
             message = {**message, "headers": [*message["headers"], *added]}
         await send(message)
 

@@ -86,7 +86,7 @@ function facts(card) {
 const KEYS = [
   ["Picture", [["+ − 0", "larger, smaller, fit"], ["wheel", "zoom; over a painted mask: size of the brush, with Ctrl zoom"], ["Space and drag", "move the picture"], ["two fingers", "move and zoom"]]],
   ["Mask", [["B X L R H", "brush, eraser, lasso, box, hand"], ["[ ]", "smaller, larger brush"], ["Alt", "with lasso or box: erase"], ["Ctrl+Z, Ctrl+Shift+Z", "undo, redo"], ["I", "invert"], ["Delete", "empty the mask"]]],
-  ["By keys alone", [["arrows, Shift for more", "move the pen (focus the picture first)"], ["Space or Enter", "lower and lift the pen"]]],
+  ["By keys alone", [["arrows, Shift for more", "move the pen (focus the picture first)"], ["Enter", "lower and lift the pen"]]],
   ["Piece of a blend", [["arrows", "move by a pixel, with Shift by ten"], ["< >", "smaller, larger"], [", .", "turn by a degree"], ["wheel, Shift+wheel", "scale, turn"]]],
   ["Result", [["E 1 2 3 4", "edit, result, slider, side by side, difference"], ["← →", "move the slider"]]],
   ["Work", [["Ctrl+Enter", "run"], ["Escape", "cancel what runs"], ["Ctrl+V", "paste a picture"], ["?", "this sheet"]]],

@@ -47,7 +47,8 @@ function onStage(event) {
   const arrow = ARROWS[event.key];
   if (arrow && stage.tool === sliderTool) sliderTool.nudge(arrow[0] * 0.02);
   else if (arrow) return pen.step(...arrow, event.shiftKey) || pannedBy(arrow);
-  else if (event.key === "Enter" || (event.key === " " && !event.repeat)) return pen.press();
+  else if (event.key === "Enter") return pen.press();
+  else if (event.key === " ") stage.spaceHeld = true;
   else return false;
   return true;
 }
@@ -67,6 +68,9 @@ function withControl(event) {
 }
 
 export function listen() {
+  addEventListener("keyup", (event) => {
+    if (event.key === " ") stage.spaceHeld = false;
+  });
   addEventListener("keydown", (event) => {
     if ($("#dialog").open) return;
     const typing = event.target.closest("input:not([type=range], [type=checkbox]), textarea, select");

@@ -44,6 +44,26 @@ function put(item) {
   } else setPhoto(item);
 }
 
+/** Give the files that were dropped, those of folders too. */
+async function dropped(transfer) {
+  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+  const files = [...transfer.files];
+  if (!entries.some((entry) => entry.isDirectory)) return files;
+  return (await Promise.all(entries.map(within))).flat().filter((file) => file.type.startsWith("image/"));
+}
+
+async function within(entry) {
+  if (entry.isFile) return new Promise((done) => entry.file((file) => done([file]), () => done([])));
+  const reader = entry.createReader();
+  const found = [];
+  for (;;) {
+    // A reader gives a hundred at a time.
+    const some = await new Promise((done) => reader.readEntries(done, () => done([])));
+    if (!some.length) return (await Promise.all(found.map(within))).flat();
+    found.push(...some);
+  }
+}
+
 export function listen() {
   $("#open").addEventListener("click", () => choose());
   $("#open-here").addEventListener("click", () => choose());
@@ -65,7 +85,8 @@ export function listen() {
   addEventListener("drop", (event) => {
     event.preventDefault();
     document.body.classList.remove("dropping");
-    take(event.dataTransfer.files, event.target.closest("[data-slot]")?.place ?? null);
+    const place = event.target.closest("[data-slot]")?.place ?? null;
+    dropped(event.dataTransfer).then((files) => take(files, place));
   });
   on("choose", choose);
 }

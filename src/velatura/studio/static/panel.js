@@ -11,7 +11,7 @@ import { slot } from "./slot.js";
 import { application, changed, others, session, setPhoto, typed } from "./session.js";
 
 /** Options that are set otherwise: by dragging the piece, or on the sheet. */
-const ELSEWHERE = { blend: ["at", "scale"], generate: ["interpolate", "frames"], imagine: ["interpolate", "frames"] };
+const ELSEWHERE = { blend: ["at", "scale"], generate: ["interpolate", "frames"], imagine: ["interpolate"] };
 
 function slots(one) {
   return one.inputs
@@ -70,7 +70,11 @@ function wordsOf() {
     oninput: () => (typed()[":text"] = box.value),
   });
   box.value = typed()[":text"] ?? "";
-  return h("label", { class: "field" }, h("span", { class: "name" }, "Text"), box, h("p", { id: "unknown", class: "hint" }));
+  const to = h("input", { type: "text", maxlength: 1000, value: typed()[":to"] ?? "", oninput: () => (typed()[":to"] = to.value) });
+  return [
+    h("label", { class: "field" }, h("span", { class: "name" }, "Text"), box, h("p", { id: "unknown", class: "hint" })),
+    h("label", { class: "field" }, h("span", { class: "name" }, "To another text"), to, h("small", {}, "if given: pictures on the way from the one to the other")),
+  ];
 }
 
 export function showPanel() {

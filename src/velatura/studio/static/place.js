@@ -29,8 +29,8 @@ export function settle(source, destination, at = null, scale = null) {
 async function pieceCanvas(source) {
   const image = await bitmap(source.id);
   const overlay = await maskOf(source);
-  const stamp = overlay.mask.done.length - overlay.mask.undone.length;
-  if (placed.canvas?.source === source.id && placed.canvas.stamp === stamp) return placed.canvas;
+  const now = [source.id, overlay.mask.done.length, overlay.mask.done.at(-1)];
+  if (placed.canvas && now.every((part, i) => part === placed.canvas.as[i])) return placed.canvas;
   const canvas = new OffscreenCanvas(image.width, image.height);
   const context = canvas.getContext("2d");
   context.drawImage(image, 0, 0);
@@ -39,7 +39,7 @@ async function pieceCanvas(source) {
     overlay.mask.data.forEach((value, i) => (pixels.data[4 * i + 3] = Math.round((pixels.data[4 * i + 3] * value) / 255)));
     context.putImageData(pixels, 0, 0);
   }
-  placed.canvas = Object.assign(canvas, { source: source.id, stamp });
+  placed.canvas = Object.assign(canvas, { as: now });
   return canvas;
 }
 

@@ -36,7 +36,11 @@ async function asked(one) {
   const request = { application: one.name, inputs: othersOf(one.name), params: params(one, typedHere) };
   if (typedHere[":model"] && typedHere[":model"] !== one.models[0]) request.model = typedHere[":model"];
   if (one.draws) {
-    if (typedHere[":text"]) request.text = typedHere[":text"];
+    const [text, to] = [typedHere[":text"], typedHere[":to"]];
+    if (one.name === "imagine" && text && to) {
+      delete request.params.count;
+      request.params.interpolate = [text, to];
+    } else if (text) request.text = text;
     return request;
   }
   const leading = leadingOf(one);

@@ -14,7 +14,8 @@ class Stage {
     this.view = new View();
     this.size = { width: 0, height: 0 };
     this.layers = []; // functions (context, view), the lowest first
-    this.tool = null; // down, move, up, wheel, cursor
+    this.tool = null; // down, move, up, drop, leave, wheel, paint: what it has
+    this.spaceHeld = false; // then the pointer moves the picture, whatever the tool
     this.pointers = new Map();
     this.waiting = false;
     this.fitted = true;

@@ -80,6 +80,7 @@ async function compare(turn) {
   overlay = null;
   const base = before ?? after;
   stage.tool = session.mode === "slider" && before ? slider : null;
+  stage.box.style.cursor = stage.tool ? "ew-resize" : "grab";
   stage.show(base.width, base.height, before ? layersOf(session.mode, before, after, slider) : [picture(after)]);
   describe(`${job.application} of ${job.title}, ${session.mode}`);
   toolbar();
