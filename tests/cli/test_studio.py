@@ -44,8 +44,7 @@ def test_ctrl_c_ends_it_though_a_page_listens():
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
-    assert process.returncode == 130
-    assert errors.strip() == "velatura: error: interrupted; nothing was written"
+    assert (process.returncode, errors) == (0, "")
     assert time.monotonic() - began < 15  # five on a machine that is not busy
 
 

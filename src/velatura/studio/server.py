@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from types import FrameType
 
 import uvicorn
@@ -66,4 +67,7 @@ def serve(settings: Settings) -> None:
         )
         print(f"Velatura studio: {address(settings)}", flush=True)
         print("Ctrl-C ends it; results that were not saved are gone then.", flush=True)
-        _Server(config, app.studio).run([listening])  # pyright: ignore[reportFunctionMemberAccess, reportAttributeAccessIssue]
+        studio: Studio = app.studio  # pyright: ignore[reportFunctionMemberAccess, reportAttributeAccessIssue]
+        # uvicorn gives the signal on when everything is closed; here it is how the work ends, and no error.
+        with suppress(KeyboardInterrupt):
+            _Server(config, studio).run([listening])
