@@ -185,17 +185,17 @@ class Jobs:
         """Stop a job that waits or runs; forget one that is over, with its results."""
         job = self.get(key)
         with self._condition:
-            if job.state in OVER:
+            over = job.state in OVER
+            if over:
                 self._jobs.pop(key, None)
-                for _, item in job.results:
-                    self._store.remove(item.id)
-                self._tell(job, "removed")
-                return job
-            job.cancelled = True
-            if job.state == "queued":
-                job.state = "cancelled"
-            self._condition.notify_all()
-        self._tell(job)
+            else:
+                job.cancelled = True
+                if job.state == "queued":
+                    job.state = "cancelled"
+        # Outside of the lock: the store asks, inside its own, what jobs need.
+        for _, item in job.results if over else ():
+            self._store.remove(item.id)
+        self._tell(job, "removed" if over else "job")
         return job
 
     # --- who listens --------------------------------------------------------------------------------------------------
