@@ -14,6 +14,7 @@ SECRET = "a-secret-that-nobody-may-write-down"
 def s3_server() -> Iterator[None]:
     """Run a server, and tell all of this process and those that it starts by the environment where it is."""
     from moto.server import ThreadedMotoServer
+    from s3fs import S3FileSystem
 
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
@@ -27,6 +28,8 @@ def s3_server() -> Iterator[None]:
     }
     before = {name: os.environ.get(name) for name in told}
     os.environ.update(told)
+    # A connection that was made for another server is kept as long as the process.
+    S3FileSystem.clear_instance_cache()
     try:
         yield
     finally:

@@ -416,11 +416,11 @@ def test_killed_batch_resumes_to_the_same_bytes(photos: Path, tmp_path: Path):
     assert digests(out) == digests(tmp_path / "unbroken")
 
 
-def wait_for(condition, seconds: float = 60) -> None:
+def wait_for(condition, seconds: float = 120, every: float = 0.005) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
-        time.sleep(0.005)
+        time.sleep(every)
 
 
 # --- several processes -----------------------------------------------------------------------------------------------
@@ -579,20 +579,21 @@ def test_outputs_of_others_in_a_bucket_are_not_replaced(server, photos: Path):
 def test_missing_buckets_are_told_before_the_work(server, photos: Path, tmp_path: Path):
     with pytest.raises(InputError, match="s3://no-such-bucket/in: no such file or folder"):
         run_batch(WORK, ["s3://no-such-bucket/in"], tmp_path / "out")
-    with pytest.raises(InputError, match=r"s3://no-such-bucket/out/manifest.jsonl: no such bucket"):
+    with pytest.raises(InputError, match=r"s3://no-such-bucket/out/manifest.*: no such bucket"):
         run_batch(WORK, [photos], "s3://no-such-bucket/out")
 
 
 def test_a_denied_write_fails_one_image(server, photos: Path, monkeypatch: pytest.MonkeyPatch):
     bucket = new_bucket()
-    put_file = type(storage._store(bucket)[0]).put_file
+    store, _ = storage._store(bucket)
+    put_file = store.put_file
 
-    def deny(self, here, there, **more):
+    def deny(here, there, **more):
         if there.endswith("b.png"):
             raise PermissionError("Access Denied for AKIA123")
-        return put_file(self, here, there, **more)
+        return put_file(here, there, **more)
 
-    monkeypatch.setattr(type(storage._store(bucket)[0]), "put_file", deny, raising=False)
+    monkeypatch.setattr(store, "put_file", deny)
     report = run_batch(WORK, [photos], f"{bucket}/out")
     assert report.done == 3
     (failure,) = report.failed
@@ -602,14 +603,14 @@ def test_a_denied_write_fails_one_image(server, photos: Path, monkeypatch: pytes
 
 
 def test_a_killed_batch_into_a_bucket_resumes(server, photos: Path, tmp_path: Path):
-    slow, bucket = {"pause": 0.1}, new_bucket()
+    slow, bucket = {"pause": 0.3}, new_bucket()
     program = (
         "from velatura.batch import WorkSpec, run_batch\n"
         f"run_batch(WorkSpec('filters:Invert', {slow}, threads=1), [{str(photos)!r}], '{bucket}/out')"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
     batch = subprocess.Popen([sys.executable, "-c", program], env=environment)
-    wait_for(lambda: sum("output" in line for line in manifest.lines(f"{bucket}/out")) >= 2)
+    wait_for(lambda: sum("output" in line for line in manifest.lines(f"{bucket}/out")) >= 2, every=0.2)
     batch.send_signal(signal.SIGKILL)
     batch.wait()
     done = sum("output" in line for line in manifest.lines(f"{bucket}/out"))
