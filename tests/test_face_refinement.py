@@ -1,5 +1,6 @@
 """Refining faces: what changes, what does not, and that nothing shows where a face was put back."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 from skimage import data
 
 from velatura import InputError, ModelError, catalog
-from velatura.face_refinement import SMALLEST, feather, load_refiner, refine
+from velatura.face_refinement import SMALLEST, feather, load_refiner, refine, refine_in_place
 from velatura.faces import TEMPLATE, Face
 from velatura.nets.face_refiner import FaceRefiner
 
@@ -65,6 +66,18 @@ def test_only_faces_change_and_the_given_image_does_not(photo, face):
     outside[40:136, 60:156] = False
     assert np.array_equal(made[outside], photo[outside])
     assert (made - photo).max() > 0.1
+
+
+def test_in_place_it_takes_no_second_image(photo, face):
+    large = np.tile(photo, (6, 6, 1))
+    expected = refine(large, faces=[face], refiner=Adds(bump()))
+    net = Adds(bump())
+    tracemalloc.start()
+    refine_in_place(large, faces=[face], refiner=net)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(large, expected)
+    assert peak < large.nbytes / 4
 
 
 def test_strength_is_the_share_of_the_change(photo, face):

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import stylers
 from PIL import Image, ImageCms
 from restorers import ship
+from safetensors.numpy import load_file
 from upscalers import save
 
 import velatura
@@ -234,6 +236,81 @@ def test_files_of_steps_are_never_replaced(photo: np.ndarray, tmp_path: Path):
     with pytest.raises(InputError, match="is an input of this work"):
         pipeline.to_file(photo, out=tmp_path / "source.png", save=SaveOptions(overwrite=True))
     assert (tmp_path / "source.png").read_bytes() == before
+
+
+@pytest.fixture
+def styler(tmp_path: Path) -> Path:
+    return stylers.save(tmp_path)
+
+
+def test_what_a_later_step_refuses_is_told_before_the_first(photo: np.ndarray, tmp_path: Path, styler: Path):
+    large, other, out = tmp_path / "large.png", tmp_path / "b.png", tmp_path / "out.png"
+    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(large)
+    Image.fromarray(photo).save(other)
+    saved = tmp_path / "saved.safetensors"
+    saved.write_bytes(b"kept")
+    step = f"stylize:model={styler},style={other}"
+    cases = [
+        (f"{step},also={other},weights=1,2,3", "got 3 weights for 2 styles"),
+        (f"{step},mask={other}", r"mask is 17x12; expected the photograph's 34x24"),
+        (f"{step},features={tmp_path / 'none.safetensors'},method=optimize", "none.safetensors"),
+        (f"stylize:model={styler},style={large}", "large.png.*megapixels"),
+        (f"{step},style_out={saved}", "saved.safetensors exists"),
+        (f"{step},style_out={out}.safetensors,mask={large}", "mask|megapixels"),
+    ]
+    calls: list[tuple[int, int, str]] = []
+    for last, message in cases:
+        with pytest.raises((InputError, ModelError), match=message):
+            Pipeline([PLAIN, last]).to_file(
+                other, out=out, max_megapixels=0.001, progress=lambda *call: calls.append(call)
+            )
+    assert not calls
+    assert saved.read_bytes() == b"kept"
+
+
+def test_a_mask_for_a_later_step_is_of_its_size(photo: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    ship(tmp_path, monkeypatch)
+    calls: list[tuple[int, int, str]] = []
+    step = Step("restore", {"scratches": np.zeros(photo.shape[:2], np.uint8)})
+    with pytest.raises(InputError, match="mask of scratches is 17x12, photograph 34x24"):
+        Pipeline([PLAIN, step])(photo, progress=lambda *call: calls.append(call))
+    assert not calls
+    catalog._read_catalog.cache_clear()
+
+
+def test_the_limit_of_a_call_counts_between_steps(photo: np.ndarray, tmp_path: Path):
+    pipeline = Pipeline([PLAIN, PLAIN])
+    with pytest.raises(InputError, match=r"the limit is 0\.0008"):
+        pipeline.to_file(photo, out=tmp_path / "out.png", max_megapixels=0.0008)
+    pipeline.max_megapixels = 0.0008
+    pipeline.to_file(photo, out=tmp_path / "out.png", max_megapixels=0.001)
+
+
+def test_files_that_a_step_writes_come_after_the_result(photo: np.ndarray, tmp_path: Path, styler: Path):
+    vector = tmp_path / "style.safetensors"
+    step = Step("stylize", {"model": styler, "style": 255 - photo, "style_out": str(vector)})
+    Pipeline([step, PLAIN]).to_file(photo, out=tmp_path / "out.png")
+    expected = velatura.Stylize(styler).style_vector(255 - photo)
+    assert np.array_equal(load_file(vector)["style"], expected)
+    with pytest.raises(InputError, match=r"style\.safetensors exists"):
+        Pipeline([step, PLAIN])(photo)
+
+
+def test_progress_of_the_last_step_waits_for_its_rows(
+    photo: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    ship(tmp_path, monkeypatch)
+    calls: list[int] = []
+    tall = np.tile(photo, (30, 1, 1))
+    pipeline = Pipeline(["restore:faces=off,fading=off"])
+    result = pipeline(tall, progress=lambda done, total, stage: calls.append(done))
+    catalog._read_catalog.cache_clear()
+    assert result.image.shape == tall.shape
+    assert calls == sorted(calls)
+    assert calls[-1] == 1000
+    # Looking for damage is one half of it, the rows are the other: it goes on while they are made.
+    assert 500 in calls
+    assert len({done for done in calls if 500 < done < 1000}) > 1
 
 
 # --- before and after -------------------------------------------------------------------------------------------------

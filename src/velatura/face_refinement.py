@@ -28,7 +28,7 @@ from velatura.faces import Face, align, find_faces, warp_back
 from velatura.nets.face_refiner import FaceRefiner
 from velatura.ops.poisson import membrane
 
-__all__ = ["feather", "load_refiner", "refine"]
+__all__ = ["feather", "load_refiner", "refine", "refine_in_place"]
 
 Image = NDArray[np.float32]
 
@@ -47,7 +47,7 @@ def refine(
     faces: Sequence[Face] | None = None,
     refiner: FaceRefiner | None = None,
 ) -> Image:
-    """Refine the faces of an image.
+    """Refine the faces of an image: `refine_in_place` of a copy.
 
     Parameters
     ----------
@@ -79,20 +79,43 @@ def refine(
     >>> refine(image, strength=0) is image, refine(image, faces=[], refiner=FaceRefiner()) is image
     (True, True)
     """
+    _check(image, strength)
+    found = find_faces(image) if faces is None and strength else faces
+    if not (found and strength):
+        return image
+    result = image.copy()
+    refine_in_place(result, strength=strength, faces=found, refiner=refiner)
+    return result
+
+
+def refine_in_place(
+    image: Image,
+    *,
+    strength: float = 1.0,
+    faces: Sequence[Face] | None = None,
+    refiner: FaceRefiner | None = None,
+) -> None:
+    """Refine the faces of an image where it lies: a large one need not be held twice.
+
+    See `refine` for parameters and errors; ``image`` is changed.
+    """
+    _check(image, strength)
+    if strength == 0:
+        return
+    found = _apart(find_faces(image) if faces is None else faces)
+    if not found:
+        return
+    net = load_refiner() if refiner is None else refiner
+    for face in found:
+        _refine_one(image, face, net, strength)
+
+
+def _check(image: Image, strength: float) -> None:
+    """Refuse what is no such image, and a strength out of range."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.float32 or not 0 <= strength <= 1:
         raise InputError(
             f"got {image.dtype} of shape {image.shape}, strength {strength}; expected float32 (H, W, 3), and 0..1"
         )
-    if strength == 0:
-        return image
-    found = _apart(find_faces(image) if faces is None else faces)
-    if not found:
-        return image
-    net = load_refiner() if refiner is None else refiner
-    result = image.copy()
-    for face in found:
-        _refine_one(result, face, net, strength)
-    return result
 
 
 def feather(side: int) -> Image:

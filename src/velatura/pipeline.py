@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +21,8 @@ from pydantic import BeforeValidator, Field
 
 from velatura import schema, tasks
 from velatura.errors import Cancelled, InputError, VelaturaError
-from velatura.image import SUFFIXES, Picture, check_output, probe, rescaled
+from velatura.hidden import on_paper
+from velatura.image import SUFFIXES, Picture, probe, rescaled
 from velatura.ops.resize import RowResize
 from velatura.task import (
     Bands,
@@ -33,7 +34,6 @@ from velatura.task import (
     Result,
     SaveOptions,
     Task,
-    check_files,
     parse_params,
 )
 from velatura.tiling import DEFAULT_MEMORY_MIB
@@ -210,10 +210,24 @@ class _Stage:
         """Give the size of the result, from that of the image."""
         return self.params.target(height, width) if isinstance(self.params, _Resizing) else (height, width)
 
-    def bands(self, task: Task, picture: Picture, progress: Progress) -> Bands:
-        """Do the work on an image."""
-        values = (picture if one.leading else self.others.get(one.name) for one in self.kind.inputs)
-        return task.bands(task.open(tuple(values), max_megapixels=task.max_megapixels), self.params, progress)
+    @property
+    def place(self) -> int:
+        """Where the image that goes through all steps stands among the images of this one."""
+        return next(i for i, one in enumerate(self.kind.inputs) if one.leading)
+
+    def read(self, task: Task, *, max_megapixels: float) -> tuple[Any, ...]:
+        """Open the other images; where the image stands that is not there yet lies one of a single pixel."""
+        values = (_stand_in(1, 1, 1) if one.leading else self.others.get(one.name) for one in self.kind.inputs)
+        return task.read(tuple(values), self.params, max_megapixels=max_megapixels)
+
+    def among(self, images: tuple[Any, ...], picture: Picture) -> tuple[Any, ...]:
+        """Put the image among the others."""
+        return (*images[: self.place], picture, *images[self.place + 1 :])
+
+
+def _stand_in(height: int, width: int, channels: int) -> Picture:
+    """Give a picture that has a size and takes no memory."""
+    return Picture(np.broadcast_to(np.zeros(1, np.uint8), (height, width, channels)))
 
 
 def _is_word(kind: type[Task], name: str, value: Any) -> bool:
@@ -242,14 +256,23 @@ def _named(number: int, application: str) -> Iterator[None]:
 
 
 class _Share:
-    """A step's part of the progress; it never goes back, though a step may count several things one after another."""
+    """A step's part of the progress; it never goes back, and what a step counts one after another shares it."""
 
-    def __init__(self, progress: Progress, index: int, count: int, label: str) -> None:
+    def __init__(self, progress: Progress, index: int, count: int, label: str, stages: tuple[str, ...]) -> None:
         self._progress, self._index, self._count, self._label = progress, index, count, label
-        self._reached = 0
+        self._stages, self._reached = stages, 0
 
     def __call__(self, done: int, total: int, stage: str) -> None:
-        self._reached = max(self._reached, UNITS * done // max(total, 1))
+        passed, several = self._stages.index(stage) if stage in self._stages else 0, max(len(self._stages), 1)
+        self._reached = max(self._reached, int(UNITS * (passed + done / max(total, 1)) / several))
+        self._tell(stage)
+
+    def finish(self) -> None:
+        """Say that the step is done."""
+        self._reached = UNITS
+        self._tell(self._label)
+
+    def _tell(self, stage: str) -> None:
         words = f"step {self._index + 1} of {self._count}, {stage or self._label}"
         self._progress(UNITS * self._index + self._reached, UNITS * self._count, words)
 
@@ -330,6 +353,11 @@ class Pipeline(Task):
         return tuple(file for stage in _each(params.step) for file in stage.files)
 
     @classmethod
+    def further_outputs(cls, params: PipelineParams) -> tuple[str | Path, ...]:
+        """Name what the options of all steps write."""
+        return tuple(file for stage in _each(params.step) for file in stage.kind.further_outputs(stage.params))
+
+    @classmethod
     def further_models(cls, params: PipelineParams) -> tuple[str | Path, ...]:
         """Name the models of all steps."""
         return tuple(model for stage in _each(params.step) for model in stage.models)
@@ -346,23 +374,54 @@ class Pipeline(Task):
                 self._task(stage).prepare(stage.params)
 
     def bands(self, images: tuple[Any, ...], params: PipelineParams, progress: Progress) -> Bands:
-        """Check the sizes, do all steps but the last, and hand out the last one's rows."""
-        picture: Picture = images[0]
+        """Do all steps but the last, and hand out the last one's rows."""
+        picture, others, _ = images
         stages = self._asked(params)
-        self._sizes(stages, picture, params)
         now, makers, made = picture, [], None
+        files: dict[Path, Callable[[], bytes]] = {}
         for index, stage in enumerate(stages):
-            share = _Share(progress, index, len(stages), stage.step.application)
+            task = self._task(stage)
+            share = _Share(progress, index, len(stages), stage.step.application, task.stages(stage.params))
             with stage.named():
-                made = stage.bands(self._task(stage), now, share)
+                made = task.bands(stage.among(others[index], now), stage.params, share)
                 makers += [made.made_by] if made.made_by else []
+                files |= made.files
                 # The step before lives on in `made` alone, until its rows are gathered.
-                now = made.gather() if index < len(stages) - 1 else now
-            share(1, 1, stage.step.application)
+                if index < len(stages) - 1:
+                    now = made.gather()
+                    share.finish()
+                else:
+                    made = replace(made, rows=_rows(made.rows, stage, share))
         assert made is not None
-        made_by = ", then ".join(makers) or None
-        made = replace(made, rows=_rows(made.rows, stages[-1]), made_by=made_by, maps={}, extras={})
+        made = replace(made, made_by=", then ".join(makers) or None, maps={}, extras={}, files=files)
         return _compared(made, picture, stages) if params.compare else made
+
+    def read(self, values: tuple[Any, ...], params: PipelineParams, *, max_megapixels: float) -> tuple[Any, ...]:
+        """Read the image, and the other images of all steps; what lies between two steps has the same limit."""
+        (picture,) = self.open(values, max_megapixels=max_megapixels)
+        others = []
+        for stage in self._asked(params):
+            with stage.named():
+                others.append(stage.read(self._task(stage), max_megapixels=max_megapixels))
+        return picture, others, max_megapixels
+
+    def plan(self, images: tuple[Any, ...], params: PipelineParams) -> Mapping[str, tuple[int, int]]:
+        """Check the sizes, and what each step can see before it is its turn: its options and its other images."""
+        picture, others, limit = images
+        stages, size = self._asked(params), (picture.height, picture.width)
+        for stage, beside in zip(stages, others, strict=True):
+            with stage.named():
+                seen = stage.among(beside, _stand_in(*size, picture.channels))
+                self._task(stage).plan(seen, stage.params)
+                size = stage.size(*size)
+                megapixels, last = size[0] * size[1] / 1e6, stage is stages[-1]
+                if megapixels > limit and (params.compare or not last):
+                    reason = "the sheet" if last else "the next step"
+                    raise InputError(
+                        f"makes {size[1]} x {size[0]}, {megapixels:.0f} megapixels, to be held for {reason}; the limit "
+                        f"is {limit:g}, --max-megapixels raises it"
+                    )
+        return {"": size, "compare": _Layout(*size).size}
 
     def write(
         self,
@@ -370,23 +429,11 @@ class Pipeline(Task):
         out: str | Path,
         params: PipelineParams,
         save: SaveOptions | None = None,
-        *,
-        maps: Mapping[str, str | Path] | None = None,
-        max_megapixels: float | None = None,
-        progress: Progress | None = None,
+        **options: Any,
     ) -> Bands:
-        """Do the work of `to_file`; what the outputs will be is checked before the first step."""
-        save, maps = save or SaveOptions(), maps or {}
-        check_files(values, out, save, maps)
-        stages = self._asked(params)
-        files = [file for stage in stages for file in stage.files]
-        check_files(files, out, save, maps)
-        images = self.open(values, max_megapixels=self.max_megapixels if max_megapixels is None else max_megapixels)
-        size = self._sizes(stages, images[0], params)[-1]
-        whole = ((out, size, save.format), *((path, _Layout(*size).size, None) for path in maps.values()))
-        for path, (height, width), format in whole:
-            check_output(path, overwrite=save.overwrite, height=height, width=width, format=format, bits=images[0].bits)
-        return super().write(images, out, params, save, maps=maps, progress=progress)
+        """Do the work of `to_file`, by the pipeline's own steps if ``params`` have none."""
+        steps = params.step or self.steps
+        return super().write(values, out, params.model_copy(update={"step": steps}), save, **options)
 
     def __call__(self, image: ImageLike, *, compare: bool = False, progress: Progress | None = None) -> Result:
         """Run the steps on ``image``.
@@ -422,25 +469,7 @@ class Pipeline(Task):
         key = stage.step.application, None if stage.model is None else str(stage.model)
         if key not in self._tasks:
             self._tasks[key] = stage.kind.from_pretrained(stage.model, device=self._device, memory=self._memory)
-        task = self._tasks[key]
-        task.max_megapixels = self.max_megapixels
-        return task
-
-    def _sizes(self, stages: list[_Stage], picture: Picture, params: PipelineParams) -> list[tuple[int, int]]:
-        """Give the size after every step; refuse what is too large to be held."""
-        sizes, size = [], (picture.height, picture.width)
-        for stage in stages:
-            with stage.named():
-                size = stage.size(*size)
-                megapixels, last = size[0] * size[1] / 1e6, stage is stages[-1]
-                if megapixels > self.max_megapixels and (params.compare or not last):
-                    reason = "the sheet" if last else "the next step"
-                    raise InputError(
-                        f"makes {size[1]} x {size[0]}, {megapixels:.0f} megapixels, to be held for {reason}; the limit "
-                        f"is {self.max_megapixels:g}, --max-megapixels raises it"
-                    )
-            sizes.append(size)
-        return sizes
+        return self._tasks[key]
 
 
 def _stages(steps: Sequence[Step]) -> list[_Stage]:
@@ -460,9 +489,10 @@ def _each(steps: Sequence[Step]) -> list[_Stage]:
     return [_Stage.of(number, step) for number, step in enumerate(steps, start=1)]
 
 
-def _rows(rows: Iterator[np.ndarray], stage: _Stage) -> Iterator[np.ndarray]:
+def _rows(rows: Iterator[np.ndarray], stage: _Stage, share: _Share) -> Iterator[np.ndarray]:
     with stage.named():
         yield from rows
+    share.finish()
 
 
 # --- before and after -------------------------------------------------------------------------------------------------
@@ -552,11 +582,7 @@ def _sheet(before: Picture, after: Picture, words: tuple[str, str], made_by: str
 
 def _on_paper(picture: Picture, start: int, stop: int) -> np.ndarray:
     """Give rows as floats, what is transparent laid on the paper."""
-    colours = rescaled(picture.pixels[start:stop], np.float32)
-    if picture.alpha is None:
-        return colours
-    opacity = rescaled(picture.alpha[start:stop], np.float32)[..., None]
-    return colours * opacity + np.float32(PAPER) * (1 - opacity)
+    return on_paper(picture.pixels[start:stop], None if picture.alpha is None else picture.alpha[start:stop])
 
 
 def _font(words: tuple[str, str], layout: _Layout) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

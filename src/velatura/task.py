@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from velatura.errors import InputError
 from velatura.image import Picture, RowWriter, check_output, open_image, save_image, to_form
-from velatura.image.encode import file_of
+from velatura.image.encode import file_of, write_file
 from velatura.tiling import DEFAULT_MEMORY_MIB
 
 if TYPE_CHECKING:
@@ -152,7 +152,10 @@ class Bands:
         What was asked for of the task's `outputs`: functions that give its bands once all rows are used up. At most
         as large as the output.
     extras : dict
-        What the application adds to its `Result`.
+        What the application adds to its `Result`; complete once all rows are used up.
+    files : dict of Path to callable
+        Files that the task's options name (`Task.further_outputs`): functions that give what they hold once all rows
+        are used up.
     """
 
     like: Picture
@@ -164,6 +167,7 @@ class Bands:
     made_by: str | None = None
     maps: dict[str, Callable[[], Bands]] = field(default_factory=dict)
     extras: dict[str, Any] = field(default_factory=dict)
+    files: dict[Path, Callable[[], bytes]] = field(default_factory=dict)
 
     def gather(self) -> Picture:
         """Collect the rows into one picture."""
@@ -273,23 +277,47 @@ class Task(ABC):
         """Names that `from_pretrained` takes beside files, the default first; empty where a task lists none."""
         return ()
 
+    def __init__(  # noqa: B027  a task without a model and without options of its own needs nothing
+        self, name_or_path: str | Path | None = None, *, device: str = "auto", memory: float = DEFAULT_MEMORY_MIB
+    ) -> None:
+        """Take what `from_pretrained` is given."""
+
     @classmethod
-    @abstractmethod
     def from_pretrained(
         cls, name_or_path: str | Path | None = None, *, device: str = "auto", memory: float = DEFAULT_MEMORY_MIB
     ) -> Self:
-        """Load the model by its catalog name or from a file; None takes the default. ``memory`` is in MiB."""
+        """Make the task with a model of the catalog or from a file; None takes the default. ``memory`` is in MiB."""
+        return cls(name_or_path, device=device, memory=memory)
 
     def prepare(self, params: Any) -> None:  # noqa: B027  most tasks need nothing
         """Load what the options need, so that a wrong model or device is refused once, before the first image."""
 
     @abstractmethod
     def bands(self, images: tuple[Any, ...], params: Any, progress: Progress) -> Bands:
-        """Check the inputs, do the work that needs the whole image, and hand out the rows.
+        """Do the work that needs the whole image, and hand out the rows.
 
-        ``images`` follow `inputs`; each is a `Picture`, a mask array, or None where it was left out. Everything that
-        can be refused is refused here, before the first row.
+        ``images`` are what `read` gave: they follow `inputs`; each is a `Picture`, a mask array, or None where it was
+        left out. `plan` has passed them. What else can be refused is refused here, before the first row.
         """
+
+    def plan(self, images: tuple[Any, ...], params: Any) -> Mapping[str, tuple[int, int]]:
+        """Refuse images and options that do not fit together, before any work is done for them.
+
+        Returns
+        -------
+        dict of str to (int, int)
+            Height and width of the outputs that are known by now: of those of `outputs` by name, of the result as
+            ``""``. Name here what work in `bands` is done for, so that it is refused first where it cannot be written.
+        """
+        return {}
+
+    def stages(self, params: Any) -> tuple[str, ...]:
+        """Name what the progress counts, one after another, where that is more than one thing."""
+        return ()
+
+    def read(self, values: tuple[Any, ...], params: Any, *, max_megapixels: float) -> tuple[Any, ...]:
+        """Read the inputs; override where options name further ones."""
+        return self.open(values, max_megapixels=max_megapixels)
 
     def open(self, values: tuple[Any, ...], *, max_megapixels: float) -> tuple[Any, ...]:
         """Read the inputs; override where one of them is not a picture (a mask, a list of styles)."""
@@ -306,11 +334,15 @@ class Task(ABC):
     ) -> Result:
         """Do the work in memory; ``__call__`` of every task ends here."""
         checked = parse_params(self.Params, params)
+        _check_beside(self.further_outputs(checked), (*values, *self.further_inputs(checked)), overwrite=False)
         self.prepare(checked)
-        images = self.open(values, max_megapixels=self.max_megapixels)
+        images = self.read(values, checked, max_megapixels=self.max_megapixels)
+        self.plan(images, checked)
         bands = self.bands(images, checked, progress or no_progress)
+        result = self.result(bands, checked)
+        _write_beside(bands, overwrite=False)
         files = (file_of(value) for value in values)
-        return replace(self.result(bands, checked), inputs=tuple(file.absolute() for file in files if file))
+        return replace(result, inputs=tuple(file.absolute() for file in files if file))
 
     def result(self, bands: Bands, params: Params) -> Result:
         """Gather the rows; override to return the application's own kind of result."""
@@ -376,6 +408,11 @@ class Task(ABC):
         """Name the options given that have one file or folder written beside the result: a batch refuses them."""
         return ()
 
+    @classmethod
+    def further_outputs(cls, params: Any) -> tuple[str | Path, ...]:
+        """Name the files that are written because an option says so; see `Bands.files`."""
+        return ()
+
     def write(
         self,
         values: tuple[ImageLike | None, ...],
@@ -392,8 +429,11 @@ class Task(ABC):
         values = (*values, *(None for _ in range(len(self.inputs) - len(values))))
         inputs = (*values, *self.further_inputs(params))
         check_files(inputs, out, save, maps)
+        _check_beside(self.further_outputs(params), inputs, (out, *maps.values()), overwrite=save.overwrite)
         self.prepare(params)
-        images = self.open(values, max_megapixels=self.max_megapixels if max_megapixels is None else max_megapixels)
+        limit = self.max_megapixels if max_megapixels is None else max_megapixels
+        images = self.read(values, params, max_megapixels=limit)
+        self._check_room(self.plan(images, params), images, out, save, maps)
         bands = self.bands(images, params, progress or no_progress)
         check_output(
             out,
@@ -409,7 +449,23 @@ class Task(ABC):
         _write(bands, out, save)
         for name, path in maps.items():
             _write(bands.maps[name](), path, replace(save, format=None))
+        _write_beside(bands, overwrite=save.overwrite)
         return bands
+
+    def _check_room(
+        self,
+        sizes: Mapping[str, tuple[int, int]],
+        images: tuple[Any, ...],
+        out: str | Path,
+        save: SaveOptions,
+        maps: Mapping[str, str | Path],
+    ) -> None:
+        """Refuse what no format or disk holds."""
+        bits = next((image.bits for image, one in zip(images, self.inputs, strict=False) if one.leading), 8)
+        for name, (height, width) in sizes.items():
+            path, format = (maps.get(name), None) if name else (out, save.format)
+            if path is not None:
+                check_output(path, overwrite=save.overwrite, height=height, width=width, format=format, bits=bits)
 
 
 def check_files(
@@ -438,6 +494,30 @@ def check_files(
     for value in values:
         if isinstance(value, str | os.PathLike) and not Path(value).exists():
             raise InputError(f"{value}: no such file; check the name and the folder")
+
+
+def _check_beside(
+    files: Iterable[str | Path], inputs: Iterable[ImageLike | None], outs: Iterable[str | Path] = (), *, overwrite: bool
+) -> None:
+    """Refuse files that options name, where they are read, are there already or have no folder."""
+    read = {file.resolve() for file in map(file_of, inputs) if file}
+    taken = {Path(out).resolve() for out in outs}
+    for file in map(Path, files):
+        if file.resolve() in read:
+            raise InputError(f"{file} is an input, which is never written; name another file")
+        if file.resolve() in taken:
+            raise InputError(f"{file}: is to hold two things; name two files")
+        if file.exists() and not overwrite:
+            raise InputError(f"{file} exists; name another file, or add --overwrite")
+        if not file.absolute().parent.is_dir():
+            raise InputError(f"{file.parent}: no such folder; make it first")
+        taken.add(file.resolve())
+
+
+def _write_beside(bands: Bands, *, overwrite: bool) -> None:
+    """Write the files that options name; each appears whole or not at all."""
+    for path, content in bands.files.items():
+        write_file(path, content(), overwrite=overwrite)
 
 
 def _write(bands: Bands, out: str | Path, save: SaveOptions) -> None:

@@ -1,5 +1,6 @@
 import copy
 import re
+import tracemalloc
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +11,7 @@ from skimage import data
 from stylers import save
 
 import velatura
-from velatura import InputError, ModelError, Stylize
+from velatura import Cancelled, InputError, ModelError, Stylize
 from velatura.image import LUMA, Picture
 from velatura.task import SaveOptions, parse_params
 from velatura.tasks import stylize as module
@@ -311,6 +312,77 @@ def test_layers_are_read(task, photo, style):
     assert params.style_layers == {"stride1": 1.0, "stride2": 0.5}
     with pytest.raises(InputError, match="unknown layer 'conv9'"):
         task(photo, style, method="optimize", style_layers="conv9")
+
+
+# --- before the work, and beside the result ---------------------------------------------------------------------------
+
+
+def calls_of(calls):
+    return lambda *call: calls.append(call)
+
+
+def test_a_result_that_no_format_holds_is_refused_before_the_steps(task, style, tmp_path):
+    calls = []
+    wide = np.zeros((1, 66_000, 3), np.uint8)
+    with pytest.raises(InputError, match=r"out\.jpg.*66000"):
+        task.to_file(
+            wide, style, out=tmp_path / "out.jpg", method="optimize", steps=2, size=32, progress=calls_of(calls)
+        )
+    assert not calls
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_stands_beside_the_result_comes_after_it_and_whole(task, photo, style, tmp_path):
+    vector = tmp_path / "style.safetensors"
+
+    def stop(done, total, stage):
+        if done:
+            raise Cancelled("enough")
+
+    with pytest.raises(Cancelled):
+        task.to_file(photo, style, out=tmp_path / "out.png", style_out=str(vector), progress=stop)
+    assert not list(tmp_path.iterdir())
+    curve = tmp_path / "c.svg"
+    with pytest.raises(Cancelled):
+        task.to_file(
+            photo, style, out=tmp_path / "out.png", method="optimize", steps=1, curve=str(curve), progress=stop
+        )
+    assert not list(tmp_path.iterdir())
+    task.to_file(photo, style, out=tmp_path / "out.png", style_out=str(vector))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.png", "style.safetensors"]
+
+
+def test_a_style_is_saved_at_any_strength(task, photo, style, tmp_path):
+    vector = tmp_path / "style.safetensors"
+    made = task(photo, style, strength=0, style_out=str(vector))
+    assert np.array_equal(made.image, photo)
+    assert np.array_equal(task(photo, vector).image, task(photo, style).image)
+    with pytest.raises(InputError, match="strength over 0"):
+        task(photo, style, strength=0, method="optimize", curve=str(tmp_path / "c.svg"))
+
+
+def test_the_limit_of_a_call_counts_for_styles_too(task, photo, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, side in (("small", 20), ("large", 64)):
+        Image.fromarray(rng.integers(0, 255, (side, side, 3), np.uint8)).save(tmp_path / f"{name}.png")
+    small, large, out = (tmp_path / f"{name}.png" for name in ("small", "large", "out"))
+    for styles, also in ((large, ()), (small, (str(large),))):
+        with pytest.raises(InputError, match=r"large\.png.*megapixels"):
+            task.to_file(small, styles, out=out, also=also, max_megapixels=0.001)
+    raised = Stylize(task._model)
+    raised.max_megapixels = 0.001
+    raised.to_file(small, large, out=out, max_megapixels=0.01)
+
+
+@pytest.mark.parametrize("options", [{"keep_color": "histogram"}, {"method": "optimize", "steps": 1, "size": 32}])
+def test_a_large_style_is_never_held_in_floats(task, photo, options):
+    style = np.random.default_rng(0).integers(0, 255, (1500, 2000, 3), np.uint8)
+    task(photo, style[:40, :40], **options)  # what is loaded once
+    tracemalloc.start()
+    task(photo, style, **options)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < style.nbytes * 2.5  # as floats it alone would take four times as much
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from velatura.image.tiff import TiffWriter
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["RowWriter", "check_output", "save_image"]
+__all__ = ["RowWriter", "check_output", "file_of", "save_image", "write_file"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -552,6 +552,27 @@ def _encode(
 
 
 # --- the file itself -------------------------------------------------------------------------------------------
+
+
+def write_file(path: str | os.PathLike[str], content: bytes, *, overwrite: bool = False) -> Path:
+    """Write a file that is no image, such as latents: it appears whole, and on the disk, or not at all.
+
+    Raises
+    ------
+    InputError
+        It exists, and `overwrite` is False; its folder is not there.
+    """
+    path = Path(path)
+    with _explaining(path):
+        if path.exists() and not overwrite:
+            raise InputError(f"{path} exists; name another file, or add --overwrite")
+        file = _AtomicFile(path, overwrite)
+        try:
+            file.stream.write(content)
+            file.commit()
+        finally:
+            file.discard()
+    return path
 
 
 class _AtomicFile:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from velatura import catalog
 from velatura.errors import InputError, ModelError
+from velatura.hidden import on_paper, without_hidden
 from velatura.image import Picture, open_image, open_mask
 from velatura.image.picture import warn
 from velatura.ops.degrade import UNFADED, Fading
 from velatura.ops.fading import thumbnail, undone
-from velatura.ops.pyramid import fill_holes_in_bands
 from velatura.ops.resize import RowResize
 from velatura.task import Bands, ImageLike, Input, Output, Params, Progress, Result, Task
 from velatura.tiling import DEFAULT_MEMORY_MIB, RowBuffer
@@ -35,8 +35,8 @@ FILES = (".safetensors", ".pth", ".pt")
 WORDS = ("auto", "off")  # for the mask of scratches
 STRIP = 128  # rows that are looked at, or written, at a time
 SHEET, GAP = 1024, 8  # pixels of the longer side of each picture of a comparison, and between the two
-#: What refines the faces of an image, float32 (H, W, 3), 0..1.
-Refine = Callable[[np.ndarray], np.ndarray]
+#: What refines the faces of an image where it lies, float32 (H, W, 3), 0..1.
+Refine = Callable[[np.ndarray], None]
 LEAST = 32  # pixels of the shorter side: what is smaller does not tell how it has faded
 
 
@@ -122,13 +122,6 @@ class Restore(Task):
             self.network  # noqa: B018  a model that was named is checked at once
 
     @classmethod
-    def from_pretrained(
-        cls, name_or_path: str | Path | None = None, *, device: str = "auto", memory: float = DEFAULT_MEMORY_MIB
-    ) -> Self:
-        """Make the task; see the class."""
-        return cls(name_or_path, device=device, memory=memory)
-
-    @classmethod
     def models(cls) -> tuple[str, ...]:
         """Names that `from_pretrained` takes beside files, the default first."""
         shipped = (one.name for one in catalog.cards() if one.architecture in ("Restorer", "Triplet"))
@@ -177,8 +170,12 @@ class Restore(Task):
             None if mask is None else open_mask(mask, max_megapixels=max_megapixels, name="mask of scratches"),
         )
 
-    def bands(self, images: tuple[Any, ...], params: RestoreParams, progress: Progress) -> Bands:
-        """Check the mask, and hand out the rows."""
+    def stages(self, params: RestoreParams) -> tuple[str, ...]:
+        """Damage is looked for before the first row."""
+        return ("finding damage", "restoring") if params.scratches == "auto" else ()
+
+    def plan(self, images: tuple[Any, ...], params: RestoreParams) -> Mapping[str, tuple[int, int]]:
+        """Check the mask."""
         picture, mask = images
         size = picture.height, picture.width
         if mask is not None and mask.shape != size:
@@ -186,6 +183,11 @@ class Restore(Task):
                 f"mask of scratches is {mask.shape[1]}x{mask.shape[0]}, photograph {size[1]}x{size[0]}; "
                 "expected the same size"
             )
+        return {"": size}
+
+    def bands(self, images: tuple[Any, ...], params: RestoreParams, progress: Progress) -> Bands:
+        """Hand out the rows."""
+        picture, mask = images
         work = _Work(self, picture, params, progress, self._memory, mask)
         if mask is None and params.scratches == "auto" and (params.strength or params.mask_out):
             self.detector  # noqa: B018  refused before the first row
@@ -197,8 +199,8 @@ class Restore(Task):
             maps["compare"] = work.comparison
         return Bands(
             like=picture,
-            height=size[0],
-            width=size[1],
+            height=picture.height,
+            width=picture.width,
             rows=work.rows(),
             channels=picture.channels,
             alpha=picture.alpha is not None,
@@ -249,9 +251,9 @@ class Restore(Task):
             return None
         missing = [name for name in FACES if not _is_shipped(name)]
         if not missing:
-            from velatura.face_refinement import load_refiner, refine
+            from velatura.face_refinement import load_refiner, refine_in_place
 
-            return partial(refine, strength=params.face_strength, refiner=load_refiner(device=self._device))
+            return partial(refine_in_place, strength=params.face_strength, refiner=load_refiner(device=self._device))
         if params.faces:
             warn(f"faces are not refined: this version has no {' and no '.join(missing)}")
         return None
@@ -326,7 +328,7 @@ class _Work:
         picture = self.picture
         if picture.channels == 3 and _has_no_colour(picture.pixels):
             picture = picture.replace(pixels=picture.pixels[..., :1])
-        return _seen(picture)
+        return without_hidden(picture)
 
     def rows(self) -> Iterator[np.ndarray]:
         """Hand out the rows of the result, in the photograph's own kind."""
@@ -436,7 +438,7 @@ class _Work:
             whole[top : top + len(band)] = band
             top += len(band)
         assert self.refine is not None
-        whole = self.refine(whole)
+        self.refine(whole)
         for top, bottom in _strips(self.size[0]):
             rows = whole[top:bottom]
             yield rows.mean(2, keepdims=True) if self.source.channels == 1 else rows
@@ -452,14 +454,17 @@ class _Work:
             start, stop = cells.needs((top, bottom))
             first = min(start, done)
             window = buffer.window(first, stop)
-            colours = window[start - first :, :, : self.picture.channels]
-            self.after[top:bottom] = self._shrunk(cells, colours, start, (top, bottom))
+            seen = window[start - first :]
+            colours, alpha = (seen, None) if self.picture.alpha is None else (seen[..., :-1], seen[..., -1])
+            self.after[top:bottom] = self._shrunk(cells, colours, alpha, start, (top, bottom))
             yield window[done - first :]
             done = stop
 
-    def _shrunk(self, cells: RowResize, colours: np.ndarray, start: int, rows: tuple[int, int]) -> np.ndarray:
-        made = cells.rows(colours * np.float32(255 / self.picture.white), start, rows)
-        return np.rint(made).clip(0, 255).astype(np.uint8)
+    def _shrunk(
+        self, cells: RowResize, colours: np.ndarray, alpha: np.ndarray | None, start: int, rows: tuple[int, int]
+    ) -> np.ndarray:
+        """Shrink rows, on white paper, to 8 bits."""
+        return np.rint(255 * cells.rows(on_paper(colours, alpha), start, rows)).clip(0, 255).astype(np.uint8)
 
     def comparison(self) -> Bands:
         """Hand out the photograph and the result side by side."""
@@ -468,9 +473,10 @@ class _Work:
         cells, sheet = RowResize(self.size, small, "area"), np.full_like(self.after, 255)
         for top, bottom in _strips(small[0], STRIP // 8):
             start, stop = cells.needs((top, bottom))
-            sheet[top:bottom] = self._shrunk(cells, self.picture.pixels[start:stop], start, (top, bottom))
+            alpha = None if self.picture.alpha is None else self.picture.alpha[start:stop]
+            sheet[top:bottom] = self._shrunk(cells, self.picture.pixels[start:stop], alpha, start, (top, bottom))
         gap = np.full((small[0], GAP, self.picture.channels), 255, np.uint8)
-        return _eight_bit(np.concatenate([sheet, gap, self.after], 1))
+        return _eight_bit(np.concatenate([sheet, gap, self.after], 1), self.picture.icc)
 
 
 def _has_no_colour(pixels: np.ndarray) -> bool:
@@ -478,24 +484,6 @@ def _has_no_colour(pixels: np.ndarray) -> bool:
     return all(
         bool((pixels[top:bottom, :, 1:] == pixels[top:bottom, :, :1]).all()) for top, bottom in _strips(len(pixels))
     )
-
-
-def _seen(picture: Picture) -> Picture:
-    """Replace colours that nobody sees by those around them, so that they cannot bleed."""
-    alpha = picture.alpha
-    if alpha is None or alpha.all() or not alpha.any():
-        return picture
-    pixels, top = picture.pixels.copy(), 0
-
-    def rows(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        return np.moveaxis(picture.pixels[start:stop].astype(np.float32), -1, 0), alpha[start:stop] > 0
-
-    for band in fill_holes_in_bands(rows, picture.height):
-        made, hidden = pixels[top : top + band.shape[1]], alpha[top : top + band.shape[1]] == 0
-        filled = band[:, hidden].T
-        made[hidden] = (filled if pixels.dtype.kind == "f" else np.rint(filled)).clip(0, picture.white)
-        top += len(made)
-    return picture.replace(pixels=pixels)
 
 
 def _strips(height: int, rows: int = STRIP) -> Iterator[tuple[int, int]]:
@@ -508,8 +496,8 @@ def _fitted(height: int, width: int) -> tuple[int, int]:
     return max(round(height * share), 1), max(round(width * share), 1)
 
 
-def _eight_bit(pixels: np.ndarray) -> Bands:
-    """Hand out an image (H, W, C) that lies in memory."""
+def _eight_bit(pixels: np.ndarray, icc: bytes | None = None) -> Bands:
+    """Hand out an image (H, W, C) that lies in memory, with the profile that its colours are of."""
     height, width, channels = pixels.shape
     rows = (pixels[top:bottom] for top, bottom in _strips(height))
-    return Bands(Picture(np.zeros((1, 1, 1), np.uint8)), height, width, rows, channels=channels)
+    return Bands(Picture(np.zeros((1, 1, channels), np.uint8), icc=icc), height, width, rows, channels=channels)

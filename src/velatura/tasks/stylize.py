@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Field
 
 from velatura import catalog
 from velatura.errors import InputError, ModelError
+from velatura.hidden import without_hidden
 from velatura.image import LUMA, Picture, open_image, open_mask, save_image
-from velatura.ops.pyramid import fill_holes_in_bands
 from velatura.ops.resize import RowResize, resize
 from velatura.task import Bands, ImageLike, Input, Params, Progress, Result, SaveOptions, Task
 from velatura.tiling import DEFAULT_MEMORY_MIB, RowBuffer
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from velatura.nets.style_features import StyleFeatures
     from velatura.nets.style_transfer import StyleTransfer
+    from velatura.nets.vgg19 import VGG19
     from velatura.stylization import Curve, Optimization
 
 __all__ = ["StyleVector", "Stylize", "StylizeParams", "StylizeResult", "stylize", "with_colours_of"]
@@ -182,15 +184,9 @@ class Stylize(Task):
         self._device_name = device
         self._memory = memory
         self._replace = False
+        self._extractors: dict[str, StyleFeatures | VGG19] = {}
         if name_or_path is not None:
             self.network  # noqa: B018  a model that was named is checked at once
-
-    @classmethod
-    def from_pretrained(
-        cls, name_or_path: str | Path | None = None, *, device: str = "auto", memory: float = DEFAULT_MEMORY_MIB
-    ) -> Self:
-        """Make the task; see the class."""
-        return cls(name_or_path, device=device, memory=memory)
 
     @classmethod
     def models(cls) -> tuple[str, ...]:
@@ -222,12 +218,13 @@ class Stylize(Task):
         """Load what the options need, and refuse what they cannot have."""
         if params.method == "fast" or params.start == "fast":
             self.network  # noqa: B018
-        if params.method == "fast":
-            for name in ("frames", "curve"):
-                if getattr(params, name) is not None:
-                    raise InputError(f"{name} shows the steps of optimize; add --method optimize")
-        elif params.style_out is not None:
-            raise InputError("optimize has no style vector to save; leave out --style-out, or take --method fast")
+        for name in ("frames", "curve"):
+            if getattr(params, name) is not None and (params.method == "fast" or params.strength == 0):
+                raise InputError(f"{name} shows the steps of optimize; add --method optimize, with a strength over 0")
+        if params.method == "optimize":
+            if params.style_out is not None:
+                raise InputError("optimize has no style vector to save; leave out --style-out, or take --method fast")
+            _options(self._extractor(params.features), params)
         if params.style_out is not None and Path(params.style_out).suffix != VECTOR:
             raise InputError(f"{params.style_out}: a style vector is saved as {VECTOR}")
         if params.curve is not None and Path(params.curve).suffix != ".svg":
@@ -248,6 +245,11 @@ class Stylize(Task):
         """Name what is written beside the result."""
         return tuple(name for name in ("style_out", "curve", "frames") if getattr(params, name) is not None)
 
+    @classmethod
+    def further_outputs(cls, params: StylizeParams) -> tuple[str | Path, ...]:
+        """Name the files of the style vector and of the losses."""
+        return tuple(file for file in (params.style_out, params.curve) if file is not None)
+
     def open(self, values: tuple[Any, ...], *, max_megapixels: float) -> tuple[Any, ...]:
         """Read the photograph, the style or styles, and the mask."""
         content, style, mask = values
@@ -256,9 +258,30 @@ class Stylize(Task):
             raise InputError("got no style; expected at least one picture")
         return (
             open_image(content, max_megapixels=max_megapixels, name="content"),
-            [self._style(one) for one in several],
+            [_read_style(one, max_megapixels) for one in several],
             None if mask is None else open_mask(mask, max_megapixels=max_megapixels),
         )
+
+    def read(self, values: tuple[Any, ...], params: StylizeParams, *, max_megapixels: float) -> tuple[Any, ...]:
+        """Read the further styles, too."""
+        content, styles, mask = self.open(values, max_megapixels=max_megapixels)
+        return content, [*styles, *(_read_style(file, max_megapixels) for file in params.also)], mask
+
+    def stages(self, params: StylizeParams) -> tuple[str, ...]:
+        """Optimisation counts its steps before rows are counted."""
+        return ("optimising", "stylizing") if params.method == "optimize" else ()
+
+    def plan(self, images: tuple[Any, ...], params: StylizeParams) -> Mapping[str, tuple[int, int]]:
+        """Check weights, mask and saved styles."""
+        content, styles, mask = images
+        _shares(params.weights, len(styles))
+        if mask is not None and mask.shape != content.pixels.shape[:2]:
+            size = f"{mask.shape[1]}x{mask.shape[0]}"
+            raise InputError(f"mask is {size}; expected the photograph's {content.width}x{content.height}")
+        for style in styles:
+            if isinstance(style, StyleVector):
+                self._check_saved(style, params)
+        return {"": (content.height, content.width)}
 
     def write(
         self,
@@ -266,46 +289,40 @@ class Stylize(Task):
         out: str | Path,
         params: Any,
         save: SaveOptions | None = None,
-        *,
-        maps: Mapping[str, str | Path] | None = None,
-        max_megapixels: float | None = None,
-        progress: Progress | None = None,
+        **options: Any,
     ) -> Bands:
-        """Do the work of `to_file`; what stands beside the result is replaced where the result may be."""
-        read = [file for file in (*values, *params.also) if isinstance(file, str | Path)]
-        for file in (params.style_out, params.curve):
-            if file is not None and Path(file).resolve() in {Path(one).resolve() for one in read}:
-                raise InputError(f"{file} is an input, which is never written; name another file")
+        """Do the work of `to_file`; pictures of the steps are replaced where the result may be."""
         self._replace = save is not None and save.overwrite
         try:
-            return super().write(values, out, params, save, maps=maps, max_megapixels=max_megapixels, progress=progress)
+            return super().write(values, out, params, save, **options)
         finally:
             self._replace = False
 
     def bands(self, images: tuple[Any, ...], params: StylizeParams, progress: Progress) -> Bands:
-        """Check the inputs, find the style, and hand out the rows."""
+        """Find the style, and hand out the rows."""
         content, styles, mask = images
-        styles = [*styles, *(self._style(file) for file in params.also)]
         shares = _shares(params.weights, len(styles))
-        if mask is not None and mask.shape != content.pixels.shape[:2]:
-            size = f"{mask.shape[1]}x{mask.shape[0]}"
-            raise InputError(f"mask is {size}; expected the photograph's {content.width}x{content.height}")
+        if params.method == "fast" and not (params.strength or params.style_out):
+            return _unchanged(content)
+        styles = [_small(style, content, params) if isinstance(style, Picture) else style for style in styles]
         if params.keep_color == "histogram":
             styles = [with_colours_of(style, content) for style in styles]
-        for file in (params.style_out, params.curve):
-            self._check_beside(file)
-        if params.strength == 0:
-            return _unchanged(content)
-        seen, extras = _seen(content), {}
+        extras: dict[str, Any] = {}
+        files: dict[Path, Callable[[], bytes]] = {}
         if params.method == "fast":
-            vector = self._vector(styles, shares, params.style_scale)
-            extras["style"] = vector
+            extras["style"] = vector = self._vector(styles, shares, params.style_scale)
             if params.style_out is not None:
-                _write_vector(Path(params.style_out), StyleVector(vector, self._fingerprint))
-            painted, kept = self._fast(seen, vector, params.strength)
+                files[Path(params.style_out)] = partial(_bytes_of, StyleVector(vector, self._fingerprint))
+        if params.strength == 0:
+            return replace(_unchanged(content), extras=extras, files=files)
+        seen = without_hidden(content)
+        if params.method == "fast":
+            painted, kept = self._fast(seen, extras["style"], params.strength)
         else:
-            painted, extras["curve"] = self._optimized(seen, styles, shares, params, progress)
-            kept = 1 - params.strength
+            painted, curve = self._optimized(seen, styles, shares, params, progress)
+            extras["curve"], kept = curve, 1 - params.strength
+            if params.curve is not None:
+                files[Path(params.curve)] = partial(_plot_of, curve, params)
         grey = content.channels == 1 and params.keep_color == "luminance"
         return Bands(
             # A grey profile does not fit what is coloured now.
@@ -317,6 +334,7 @@ class Stylize(Task):
             alpha=content.alpha is not None,
             made_by=_label(params, self._model),
             extras=extras,
+            files=files,
         )
 
     def result(self, bands: Bands, params: Params) -> StylizeResult:
@@ -367,11 +385,22 @@ class Stylize(Task):
         """Give the style vector of a picture, (100,): what ``style_out`` saves."""
         return self._vector([open_image(style, name="style")], (1.0,), style_scale)
 
-    def _style(self, value: Any) -> Picture | StyleVector:
-        """Read a style."""
-        if isinstance(value, str | Path) and Path(value).suffix == VECTOR:
-            return _read_vector(Path(value))
-        return open_image(value, max_megapixels=self.max_megapixels, name="style")
+    def _extractor(self, spec: str) -> StyleFeatures | VGG19:
+        """Read what the losses look through, once."""
+        from velatura.stylization import load_extractor
+
+        if spec not in self._extractors:
+            self._extractors[spec] = load_extractor(spec, self._device)
+        return self._extractors[spec]
+
+    def _check_saved(self, style: StyleVector, params: StylizeParams) -> None:
+        """Refuse a saved style where it cannot serve."""
+        if params.method == "optimize":
+            raise InputError("optimize needs the style's picture; a saved style serves --method fast only")
+        if params.keep_color == "histogram":
+            raise InputError("histogram needs the style's picture; take --keep-color luminance with a saved style")
+        if style.model != self._fingerprint or len(style.values) != self.network.predictor.style:
+            raise ModelError(f"the saved style is of another model than {self._model}; save it anew")
 
     # --- one pass -----------------------------------------------------------------------------------------------------
 
@@ -380,8 +409,6 @@ class Stylize(Task):
         mixed = np.zeros(self.network.predictor.style, np.float32)
         for style, share in zip(styles, shares, strict=True):
             if isinstance(style, StyleVector):
-                if style.model != self._fingerprint or style.values.shape != mixed.shape:
-                    raise ModelError(f"the saved style is of another model than {self._model}; save it anew")
                 mixed += np.float32(share) * style.values
             else:
                 mixed += np.float32(share) * self._predicted(style, scale)
@@ -400,7 +427,7 @@ class Stylize(Task):
         import torch
 
         with torch.inference_mode(), self._rounding():
-            image = _tensor(_mirrored(_looked_at(_seen(picture), scale))).to(self._device)
+            image = _tensor(_mirrored(_looked_at(without_hidden(picture), scale))).to(self._device)
             return self.network.predictor(image)[0].float().cpu().numpy()
 
     def _fast(self, picture: Picture, vector: np.ndarray, strength: float) -> tuple[Iterator[np.ndarray], float]:
@@ -469,15 +496,13 @@ class Stylize(Task):
         from velatura import stylization
         from velatura.device import half_precision
 
-        pictures = [style for style in styles if isinstance(style, Picture)]
-        if len(pictures) < len(styles):
-            raise InputError("optimize needs the style's picture; a saved style serves --method fast only")
-        features = stylization.load_extractor(params.features, self._device)
+        features = self._extractor(params.features)
         options = _options(features, params)
         small = _fitted(picture, params.size)
         height, width = small.shape[:2]
         content = _tensor(_mirrored(small)).to(self._device)
-        seen_styles = [_tensor(_colours(style, 0, style.height)) for style in map(_seen, pictures)]
+        pictures = [without_hidden(style) for style in styles if isinstance(style, Picture)]
+        seen_styles = [_tensor(_colours(style, 0, style.height)) for style in pictures]
 
         def grams_at(scale: float) -> Mapping[str, Tensor]:
             longest = scale * max(height, width) * params.style_scale
@@ -494,9 +519,6 @@ class Stylize(Task):
         image, curve = stylization.optimize(
             features, content, grams_at, options, start=start, step_done=step_done, half=half
         )
-        if params.curve is not None:
-            title = f"{options.optimizer}, {width}x{height}, {params.features.partition(':')[0]}"
-            Path(params.curve).write_text(stylization.plot(curve, title), "utf-8")
         return _enlarged(_array(image)[:height, :width], picture), curve
 
     def _start(
@@ -526,15 +548,6 @@ class Stylize(Task):
             raise InputError(f"{folder}: cannot be a folder ({error.strerror}); name another for --frames") from None
         pixels = np.rint(255 * image).astype(np.uint8)
         save_image(Picture(pixels), folder / f"{stem}-{step:05d}.png", overwrite=self._replace)
-
-    def _check_beside(self, file: str | None) -> None:
-        """Refuse a file that is there already or has no folder, before any work is done for it."""
-        if file is None:
-            return
-        if Path(file).exists() and not self._replace:
-            raise InputError(f"{file} exists; name another file, or add --overwrite")
-        if not Path(file).absolute().parent.is_dir():
-            raise InputError(f"{Path(file).parent}: no such folder; make it first")
 
 
 def stylize(
@@ -575,13 +588,38 @@ def _read_vector(path: Path) -> StyleVector:
     return StyleVector(vector, str(found.header.arguments.get("model", "")))
 
 
-def _write_vector(path: Path, style: StyleVector) -> None:
-    from safetensors.numpy import save_file
+def _bytes_of(style: StyleVector) -> bytes:
+    from safetensors.numpy import save
 
     header = {"architecture": "StyleVector", "arguments": json.dumps({"model": style.model})}
-    partial = path.with_name(f".{path.name}.partial")
-    save_file({"style": style.values}, partial, metadata=header)
-    partial.replace(path)
+    return save({"style": style.values}, metadata=header)
+
+
+def _plot_of(curve: Curve, params: StylizeParams) -> bytes:
+    from velatura.stylization import plot
+
+    height, width = curve.sizes[-1]
+    return plot(curve, f"{params.optimizer}, {width}x{height}, {params.features.partition(':')[0]}").encode()
+
+
+def _read_style(value: Any, max_megapixels: float) -> Picture | StyleVector:
+    """Read a style."""
+    if isinstance(value, str | Path) and Path(value).suffix == VECTOR:
+        return _read_vector(Path(value))
+    return open_image(value, max_megapixels=max_megapixels, name="style")
+
+
+def _small(style: Picture, content: Picture, params: StylizeParams) -> Picture:
+    """Shrink a style to what is looked at, before it becomes floating-point numbers as a whole."""
+    height, width = style.height, style.width
+    # Twice the side that the prediction network sees: shrunk again, it stays as sharp.
+    ratio = 2 * LOOK * max(params.style_scale, 1) / (height * width) ** 0.5
+    if params.method == "optimize":
+        longest = min(params.size, max(content.height, content.width)) * params.style_scale / max(height, width)
+        ratio = max(longest, ratio if params.start == "fast" else 0)
+    elif params.keep_color != "histogram":
+        return style  # it is shrunk some rows at a time
+    return Picture(_resized(without_hidden(style), ratio)) if ratio < 1 else style
 
 
 def _shares(weights: tuple[float, ...] | None, count: int) -> tuple[float, ...]:
@@ -596,23 +634,17 @@ def _shares(weights: tuple[float, ...] | None, count: int) -> tuple[float, ...]:
     return tuple(weight / total for weight in weights)
 
 
-def with_colours_of(style: Picture | StyleVector, content: Picture) -> Picture:
-    """Give a style the mean colour of the photograph, and how its colours vary (Gatys et al. 2016, section 3.1).
-
-    Raises
-    ------
-    InputError
-        The style is a saved one.
-    """
-    if isinstance(style, StyleVector):
-        raise InputError("histogram needs the style's picture; take --keep-color luminance with a saved style")
-    style = _seen(style)
-    pixels, target = (_looked_at(picture).reshape(-1, 3).astype(np.float64) for picture in (style, _seen(content)))
+def with_colours_of(style: Picture, content: Picture) -> Picture:
+    """Give a style the mean colour of the photograph, and how its colours vary (Gatys et al. 2016, section 3.1)."""
+    style, content = without_hidden(style), without_hidden(content)
+    pixels, target = (_looked_at(picture).reshape(-1, 3).astype(np.float64) for picture in (style, content))
     spreads = [np.cov(colours, rowvar=False, bias=True) + 1e-5 * np.eye(3) for colours in (pixels, target)]
     # Of the transforms that fit, the one that changes colours least: the roots' own axes.
     change = _root(spreads[1]) @ np.linalg.inv(_root(spreads[0]))
-    made = (_colours(style, 0, style.height) - pixels.mean(0)) @ change.T + target.mean(0)
-    return Picture(np.clip(made, 0, 1).astype(np.float32))
+    # As it is used, small by now: in single precision, to take no more than the picture itself.
+    made = (_colours(style, 0, style.height) - pixels.mean(0).astype(np.float32)) @ change.T.astype(np.float32)
+    made += target.mean(0).astype(np.float32)
+    return Picture(np.clip(made, 0, 1, out=made))
 
 
 def _root(matrix: np.ndarray) -> np.ndarray:
@@ -653,23 +685,6 @@ def _label(params: StylizeParams, model: str | Path) -> str:
 
 
 # --- images for networks ----------------------------------------------------------------------------------------------
-
-
-def _seen(picture: Picture) -> Picture:
-    """Replace colours that nobody sees by those around them."""
-    if picture.alpha is None or picture.alpha.all():
-        return picture
-    alpha, pixels = picture.alpha, picture.pixels.copy()
-
-    def rows(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        return np.moveaxis(_floats(picture, start, stop), -1, 0), alpha[start:stop] > 0
-
-    top = 0
-    for band in fill_holes_in_bands(rows, picture.height):
-        made, hidden = pixels[top : top + band.shape[1]], alpha[top : top + band.shape[1]] == 0
-        made[hidden] = _quantized(band[:, hidden].T * np.float32(picture.white), picture)
-        top += len(made)
-    return picture.replace(pixels=pixels)
 
 
 def _floats(picture: Picture, start: int, stop: int) -> np.ndarray:
