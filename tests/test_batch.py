@@ -484,6 +484,12 @@ def test_threads_share_the_cores(monkeypatch, cores: int, count: int, processes:
     assert LocalEngine(processes).threads(work, count) == expected
 
 
+def test_short_lists_need_no_further_process(photos: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("velatura.engines.local.threads", lambda: 8)
+    monkeypatch.setattr("velatura.engines.local.ProcessPoolExecutor", None)
+    assert run_batch(WORK, [photos], tmp_path / "out", engine=LocalEngine(None)).done == 4
+
+
 def test_memory_limits_the_processes(monkeypatch):
     monkeypatch.setattr("velatura.engines.local.threads", lambda: 16)
     work = WorkSpec("filters:Invert", device="cpu", memory=1e9)

@@ -281,6 +281,26 @@ def test_folder_is_refused_in_one_line(photos: Path, capsys: pytest.CaptureFixtu
     assert refused(capsys, photos / "empty", "-o", "out").startswith("photos/empty: holds no images")
 
 
+def test_address_is_of_a_cluster(photos: Path, capsys: pytest.CaptureFixture[str]):
+    assert (
+        refused(capsys, photos, "-o", "out", "--address", "auto") == "--address is of a Ray cluster; add --engine ray"
+    )
+
+
+def test_url_that_holds_a_password_is_refused_without_it(photos: Path, capsys: pytest.CaptureFixture[str]):
+    message = refused(capsys, photos, "-o", "s3://name:hush@bucket/out")
+    assert "holds a secret" in message
+    assert "hush" not in message
+
+
+def test_file_urls_are_paths(photos: Path):
+    here = Path.cwd().as_uri()
+    assert invert(f"{here}/photos", "-o", f"{here}/out") == 0
+    assert Path("out/a.png").is_file()
+    assert invert(f"{here}/photos/a.png", "-o", f"{here}/one.png") == 0
+    assert Path("one.png").is_file()
+
+
 def test_resumed_folder_keeps_its_threads(photos: Path, capsys: pytest.CaptureFixture[str]):
     assert invert(photos, "-o", "out", "--threads", "7") == 0
     (photos / "d.png").write_bytes((photos / "a.png").read_bytes())

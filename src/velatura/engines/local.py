@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing import get_context, parent_process
 from typing import TYPE_CHECKING
 
@@ -64,8 +64,14 @@ class LocalEngine:
 
     def run(self, jobs: Iterable[Job], work: WorkSpec) -> Iterator[Outcome]:
         """Give one outcome per job, in the order in which they finish; see `Engine.run`."""
-        processes = self.processes or max(1, min(threads() // (work.threads or threads()), self._most(work)))
-        return self._in_workers(jobs, work, processes) if processes > 1 else self._here(jobs, work)
+        processes, queue = self.processes, iter(jobs)
+        if processes is None:
+            # A short list is done before further processes have started.
+            first = list(islice(queue, 2 * WORTH))
+            queue = chain(first, queue)
+            most = min(threads() // (work.threads or threads()), self._most(work))
+            processes = most if len(first) == 2 * WORTH else 1
+        return self._in_workers(queue, work, processes) if processes > 1 else self._here(queue, work)
 
     def _here(self, jobs: Iterable[Job], work: WorkSpec) -> Iterator[Outcome]:
         with closing(Worker(work)) as worker:
