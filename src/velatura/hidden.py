@@ -62,8 +62,8 @@ def on_paper(colours: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
 
     Examples
     --------
-    >>> on_paper(np.full((1, 2, 1), 51, np.uint8), np.uint8([[255, 0]]))[0, :, 0].tolist()
-    [0.20000000298023224, 1.0]
+    >>> on_paper(np.full((1, 2, 1), 51, np.uint8), np.uint8([[255, 0]]))[0, :, 0].astype(float).round(3).tolist()
+    [0.2, 1.0]
     """
     unit = np.float32(1 / white_of(colours.dtype))
     made = colours * unit

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ from velatura.errors import InputError, ModelError
 from velatura.image import Picture, Sheet, check_output, open_image, rescaled
 from velatura.image.encode import file_of
 from velatura.image.metadata import state_origin
+from velatura.ops.latents import great_circle
 from velatura.task import ImageLike, Output, Params, Progress, no_progress, parse_params
 
 if TYPE_CHECKING:
@@ -300,7 +300,7 @@ class Generate:
         if classes is not None and label is not None:
             classes = np.full_like(classes, label)
         if ends is not None:
-            values = _great_circle(values[0], values[1], params.frames)
+            values = great_circle(values[0], values[1], params.frames)
             classes = None if classes is None else np.repeat(classes[:1], params.frames)
         return Latents(self.made_by, values, classes)
 
@@ -401,22 +401,6 @@ def generate(model: str | Path | None = None, count: int = 1, *, device: str = "
     (64, 64, 3)
     """
     return Generate.from_pretrained(model, device=device)(count, **params)
-
-
-def _great_circle(first: np.ndarray, second: np.ndarray, count: int) -> np.ndarray:
-    """Give ``count`` latents from the first to the second, (count, latent), each about as likely as the ends.
-
-    Examples
-    --------
-    >>> np.round(_great_circle(np.float32([2, 0]), np.float32([0, 2]), 3).astype(float), 3).tolist()
-    [[2.0, 0.0], [1.414, 1.414], [0.0, 2.0]]
-    """
-    share = np.linspace(0, 1, count, dtype=np.float32)[:, None]
-    lengths = float(np.linalg.norm(first) * np.linalg.norm(second))
-    angle = math.acos(min(max(float(first @ second) / lengths, -0.9999), 0.9999)) if lengths else 0.0
-    if angle < 0.02:  # ends so near, or at the mean: the line is the arc
-        return (1 - share) * first + share * second
-    return (np.sin((1 - share) * angle) * first + np.sin(share * angle) * second) / np.float32(math.sin(angle))
 
 
 def _latents_file(path: str | Path, *, overwrite: bool) -> Path:

@@ -16,8 +16,6 @@ added.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,7 +24,6 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim import Adam, Optimizer
 
 from velatura.losses import adversarial
@@ -35,6 +32,8 @@ from velatura.metrics.report import bootstrap
 from velatura.nets.dcgan import Discriminator, Generator
 from velatura.nets.masked_encoder import Posterior
 from velatura.nets.vae import VAE
+from velatura.ops.latents import great_circle
+from velatura.training.critics import descend_critic, frozen, r1
 from velatura.training.muon import Muon
 from velatura.training.pictures import Pictures, PicturesConfig, contact_sheet
 from velatura.training.recipes import inpaint
@@ -206,18 +205,15 @@ class TrainDCGAN(_Pictured):
             made = generator(first)
         loss = adversarial(critic(self._seen(image)), True, config.loss)
         loss = loss + adversarial(critic(self._seen(made)), False, config.loss)
-        penalized = config.penalty > 0 and step % config.penalty_every == 0
-        slope = torch.zeros_like(loss)
-        if penalized:
-            with training.fabric.autocast():
-                # Fabric's wrapper allows no gradient but that of `descend`.
-                slope = _slope(self.networks["discriminator"], self._seen(image))
-        training.descend("discriminator", loss + 0.5 * config.penalty * config.penalty_every * slope)
+        judge = self.networks["discriminator"]
+        slope = descend_critic(
+            training, loss, lambda: r1(lambda seen: judge(seen).sum(), [self._seen(image)]), config, step
+        )
 
-        with _frozen(self.networks["discriminator"]):
+        with frozen(judge):
             follow = adversarial(critic(self._seen(generator(second))), True, config.loss, critic=False)
             training.descend("generator", follow)
-        return {"discriminator": loss.detach(), "generator": follow.detach(), "slope": slope.detach()}
+        return {"discriminator": loss.detach(), "generator": follow.detach(), "slope": slope}
 
     def held_out(self, network: nn.Module) -> dict[str, float]:
         """Kernel distance between generated and held-out pictures."""
@@ -415,16 +411,8 @@ def augment(image: Tensor) -> Tensor:
 
 
 def interpolations(first: Tensor, second: Tensor, count: int) -> Tensor:
-    """Give `count` latents on the great circle between two, (count, latent): each as likely as the ends.
-
-    Examples
-    --------
-    >>> interpolations(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 3)[1]
-    tensor([0.7071, 0.7071])
-    """
-    share = torch.linspace(0, 1, count)[:, None]
-    angle = torch.arccos(functional.cosine_similarity(first, second, dim=0).clamp(-0.9999, 0.9999))
-    return (torch.sin((1 - share) * angle) * first + torch.sin(share * angle) * second) / torch.sin(angle)
+    """Give `count` latents on the great circle between two, (count, latent)."""
+    return torch.from_numpy(great_circle(first.numpy(), second.numpy(), count))
 
 
 def _evaluate_samples(recipe: _Pictured, generator: nn.Module) -> dict[str, Any]:
@@ -465,20 +453,3 @@ def _made(generator: nn.Module, z: Tensor) -> Tensor:
     """Make images in parts of 64, on the network's device, back on the CPU."""
     device = next(generator.parameters()).device
     return torch.cat([generator(part.to(device)).float().cpu() for part in z.split(64)])
-
-
-def _slope(critic: nn.Module, image: Tensor) -> Tensor:
-    """Mean squared gradient of the logits with respect to photographs: R1."""
-    image = image.detach().requires_grad_()
-    gradient = torch.autograd.grad(critic(image).sum(), image, create_graph=True)[0]
-    return gradient.square().sum((1, 2, 3)).mean()
-
-
-@contextmanager
-def _frozen(network: nn.Module) -> Iterator[None]:
-    """Compute no gradients of a network's weights."""
-    network.requires_grad_(False)
-    try:
-        yield
-    finally:
-        network.requires_grad_(True)

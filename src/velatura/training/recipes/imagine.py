@@ -33,6 +33,7 @@ from velatura.nets.text_encoder import PADDING, UNKNOWN, JointEmbedding, pooled_
 from velatura.ops.color_names import petal_colors
 from velatura.training import captions, data
 from velatura.training.captions import Captioned
+from velatura.training.critics import descend_critic, frozen, r1
 from velatura.training.pictures import contact_sheet
 from velatura.training.recipe import TrainConfig
 from velatura.training.recipes.features import load_features
@@ -327,27 +328,26 @@ class TrainImagine(_Worded):
         if "cls" in config.variant:
             loss = 0.5 * (loss + adversarial(mismatched, False, config.loss))
         loss = loss + adversarial(real, True, config.loss)
-        slope = torch.zeros_like(loss)
-        if config.penalty > 0 and step % config.penalty_every == 0:
-            with training.fabric.autocast():
-                # Fabric's wrapper allows no gradient but that of `descend`.
-                slope = _slope(self.networks["discriminator"], self._seen(image), sentence)
-        training.descend("discriminator", loss + 0.5 * config.penalty * config.penalty_every * slope)
+        judge = self.networks["discriminator"]
+
+        def penalty() -> Tensor:
+            return r1(lambda seen: judge(seen, sentence)[0].sum(), [self._seen(image)])
+
+        slope = descend_critic(training, loss, penalty, config, step)
 
         if "int" in config.variant:
             half = len(sentence) // 2
             between = BETWEEN * sentence[:half] + (1 - BETWEEN) * sentence[half : 2 * half]
             sentence = torch.cat([between, sentence[half:]])
-        discriminator = self.networks["discriminator"].requires_grad_(False)
-        follow = adversarial(
-            critic(self._seen(imagine(second, sentence)), sentence)[0], True, config.loss, critic=False
-        )
-        training.descend("imagine", follow)
-        discriminator.requires_grad_(True)
+        with frozen(judge):
+            follow = adversarial(
+                critic(self._seen(imagine(second, sentence)), sentence)[0], True, config.loss, critic=False
+            )
+            training.descend("imagine", follow)
         return {
             "discriminator": loss.detach(),
             "generator": follow.detach(),
-            "slope": slope.detach(),
+            "slope": slope,
             "real": real.detach().mean(),
             "mismatched": mismatched.detach().mean(),
             "fake": fake.detach().mean(),
@@ -627,10 +627,3 @@ def _made(network: TextToImage, texts: list[str], seed: int, repeated: int) -> T
         here = slice(start, start + 64)
         parts.append(network(z[here].to(device), network.encode(texts[here])).float().cpu())
     return torch.cat(parts)
-
-
-def _slope(critic: nn.Module, image: Tensor, sentence: Tensor) -> Tensor:
-    """Mean squared gradient of the logits with respect to photographs: R1."""
-    image = image.detach().requires_grad_()
-    gradient = torch.autograd.grad(critic(image, sentence)[0].sum(), image, create_graph=True)[0]
-    return gradient.square().sum((1, 2, 3)).mean()

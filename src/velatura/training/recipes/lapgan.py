@@ -33,6 +33,7 @@ from velatura.metrics.realism import kernel_distance, velatura_features
 from velatura.metrics.report import bootstrap
 from velatura.nets.lapgan import LAPGAN, LAPGANDiscriminator, enlarge, pyramid
 from velatura.training import data
+from velatura.training.critics import descend_critic, frozen, r1
 from velatura.training.pictures import contact_sheet, to_tensor
 from velatura.training.recipe import TrainConfig
 from velatura.training.recipes.features import load_features
@@ -216,28 +217,32 @@ class TrainLAPGAN:
             for true, false in zip(critic(_seen(real, real), label), critic(_seen(made, real), label), strict=True)
         ]
         loss = torch.stack(parts).sum()
-        slope = torch.zeros_like(loss)
-        if config.penalty > 0 and step % config.penalty_every == 0:
-            with training.fabric.autocast():
-                # Fabric's wrapper allows no gradient but that of `descend`.
-                slope = _slope(self.networks["discriminator"], _seen(real, real), label)
-        training.descend("discriminator", loss + 0.5 * config.penalty * config.penalty_every * slope)
+        judge = self.networks["discriminator"]
 
-        self.networks["discriminator"].requires_grad_(False)
-        images, posterior = net(second, label, real[:-1])
+        def penalty() -> Tensor:
+            return r1(lambda *seen: torch.stack(judge(list(seen), label)).sum(), _seen(real, real))
+
+        slope = descend_critic(training, loss, penalty, config, step)
+
+        with frozen(judge):
+            figures = self._follow(training, second, label, real)
+        sizes = [f"critic{each.shape[-1]}" for each in real][-len(parts) :]
+        figures |= {**dict(zip(sizes, parts, strict=True)), "slope": slope}
+        return {name: value.detach() for name, value in figures.items()}
+
+    def _follow(self, training: Training, z: Tensor, label: Tensor | None, real: list[Tensor]) -> dict[str, Tensor]:
+        """Descend what the discriminators hold against the generators' images, and a VAE's bound."""
+        config, net, critic = self.config, training.networks["lapgan"], training.networks["discriminator"]
+        images, posterior = net(z, label, real[:-1])
         follow = [adversarial(each, True, config.loss, critic=False) for each in critic(_seen(images, real), label)]
         total = torch.stack(follow).sum()
-        figures = {}
+        figures = {"generator": torch.stack(follow).mean()}
         if posterior is not None:
             figures["error"] = log_error(images[0] - real[0]).mean()
             figures["nats"] = posterior.divergence().sum(1).mean()
             total = total + figures["error"] + config.beta / real[0][0].numel() * figures["nats"]
         training.descend("lapgan", total)
-        self.networks["discriminator"].requires_grad_(True)
-        sizes = [f"critic{each.shape[-1]}" for each in real][-len(parts) :]
-        figures |= dict(zip(sizes, parts, strict=True))
-        figures |= {"generator": torch.stack(follow).mean(), "slope": slope}
-        return {name: value.detach() for name, value in figures.items()}
+        return figures
 
     @torch.no_grad()
     def held_out(self, network: nn.Module) -> dict[str, float]:
@@ -334,14 +339,6 @@ def _seen(images: list[Tensor], real: list[Tensor]) -> list[Tensor]:
     pairs = [images[0]]
     pairs += [torch.cat([made, enlarge(real[i])], dim=1) for i, made in enumerate(images[1:])]
     return [augment(pair) for pair in pairs]
-
-
-def _slope(critic: nn.Module, seen: list[Tensor], label: Tensor | None) -> Tensor:
-    """Mean squared gradient of the logits with respect to photographs: R1, summed over the levels."""
-    seen = [each.detach().requires_grad_() for each in seen]
-    logits = torch.stack(critic(seen, label)).sum()
-    gradients = torch.autograd.grad(logits, seen, create_graph=True, allow_unused=True)
-    return torch.stack([each.square().sum((1, 2, 3)).mean() for each in gradients if each is not None]).sum()
 
 
 def _bicubic(image: Tensor, side: int) -> Tensor:

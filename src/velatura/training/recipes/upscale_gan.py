@@ -22,8 +22,6 @@ originals are not sharpened, and a share of its pairs is merely shrunk, so that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,6 +41,7 @@ from velatura.nets.sr_discriminator import Discriminator, UNetDiscriminator
 from velatura.nets.srcnn import luma
 from velatura.ops.degrade import second_order
 from velatura.training import data
+from velatura.training.critics import frozen
 from velatura.training.recipes import upscale
 from velatura.training.recipes.features import load_features
 from velatura.training.recipes.upscale import Pairs, RRDBConfig, SRResNetConfig, Upscaler
@@ -186,7 +185,7 @@ class Adversarial(Upscaler):
             with training.fabric.autocast():
                 parts["content"] = (1.0, content_loss(self._extract, made, high, config.content))
         if config.adversarial:
-            with _frozen(self.networks["critic"]):
+            with frozen(self.networks["critic"]):
                 parts["adversarial"] = (config.adversarial, self._persuade(critic, made, high))
         training.descend("generator", torch.stack([weight * value for weight, value in parts.values()]).sum())
         figures = {name: value.detach() for name, (_, value) in parts.items()}
@@ -508,16 +507,6 @@ def make_critic(config: Critics) -> nn.Module:
     if config.critic == "unet":
         return UNetDiscriminator(config.critic_width)
     return Discriminator(config.critic_width, config.critic_dense, config.critic_window, config.critic_norm)
-
-
-@contextmanager
-def _frozen(network: nn.Module) -> Iterator[None]:
-    """Compute no gradients of a network's weights: the generator's step needs those of its input alone."""
-    network.requires_grad_(False)
-    try:
-        yield
-    finally:
-        network.requires_grad_(True)
 
 
 def _grey(images: Tensor) -> Tensor:
