@@ -16,7 +16,12 @@ def test_r1_of_several_images_is_the_sum_of_their_squared_slopes():
 
 def test_frozen_ends_with_an_error_too():
     layer = nn.Linear(1, 1)
-    with pytest.raises(ZeroDivisionError), frozen(layer):
-        assert not layer.weight.requires_grad
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with frozen(layer):
+            assert not layer.weight.requires_grad
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert layer.weight.requires_grad
