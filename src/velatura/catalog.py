@@ -693,7 +693,10 @@ def fill_card(name: str, report: str | Path | None = None) -> None:
         figures["protocol"] = measured["protocol"]
         scores = measured["scores"]
     text = _edit_section(CATALOG.read_text(encoding="utf-8"), name, figures, scores)
-    CATALOG.write_text(text, encoding="utf-8")
+    # In one step: training and tests read it meanwhile.
+    partial = CATALOG.with_name(f".{CATALOG.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(CATALOG)
     _read_catalog.cache_clear()
 
 
