@@ -440,6 +440,7 @@ def test_dying_worker_fails_its_job_only(photos: Path, tmp_path: Path):
     (failure,) = report.failed
     assert failure.job.name == "b.png"
     assert "worker process died" in failure.error
+    assert not list((tmp_path / "out").glob(".velatura-*"))
 
 
 def test_workers_tell_that_there_is_no_model(photos: Path, tmp_path: Path):

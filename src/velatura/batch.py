@@ -452,6 +452,7 @@ class _Batch:
     def _work(self, engine: Engine, manifest: Manifest, todo: int, hook: Progress) -> int:
         done = 0
         under_way: dict[str, Job] = {}
+        left: set[Path] = set()
 
         def handed_out() -> Iterator[Job]:
             for job, missing in self.jobs():
@@ -468,12 +469,13 @@ class _Batch:
                     del under_way[outcome.job.output]
                     if outcome.untold:
                         manifest.append(line_of(outcome, self.plan.out))
+                    left |= _folders_of(outcome.job, self.work) if outcome.interrupted else set()
                     self._note(outcome)
                     done += outcome.ok
                     hook(number, todo, outcome.job.name)
         finally:
             # Of workers that were killed in the middle.
-            _remove_leftovers({folder for job in under_way.values() for folder in _folders_of(job, self.work)})
+            _remove_leftovers(left.union(*(_folders_of(job, self.work) for job in under_way.values())))
         return done
 
     def _note(self, outcome: Outcome) -> None:

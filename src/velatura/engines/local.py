@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from multiprocessing import get_context, parent_process
 from typing import TYPE_CHECKING
@@ -121,9 +121,9 @@ class LocalEngine:
                     wait([again])
                     if isinstance(again.exception(), BrokenProcessPool):
                         died = "its worker process died: killed, or out of memory; try fewer --jobs"
-                        yield Outcome(job, died, untold=True)
+                        yield Outcome(job, died, untold=True, interrupted=True)
                     else:
-                        yield again.result()
+                        yield replace(again.result(), interrupted=True)
                 if suspects:
                     pool.shutdown()
                     pool = start(processes)

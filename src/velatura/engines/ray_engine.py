@@ -14,7 +14,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from velatura.device import threads
@@ -168,7 +168,7 @@ class _Pool:
             self._full = outcome
             self._again.append(job)
         else:
-            yield outcome
+            yield replace(outcome, interrupted=True) if job.output in self._died else outcome
 
     def _bury(self, hand: _Hand) -> Iterator[Outcome]:
         """Give the jobs of a worker that died to others, but for those that it had done."""
@@ -183,7 +183,7 @@ class _Pool:
                 self._died[job.output] = self._died.get(job.output, 0) + 1
                 if self._died[job.output] == TRIES:
                     died = f"{TRIES} workers died of it: killed, or out of memory; try a smaller --memory"
-                    yield Outcome(job, died, untold=True)
+                    yield Outcome(job, died, untold=True, interrupted=True)
                     continue
             self._again.append(job)
         hand.jobs = {}

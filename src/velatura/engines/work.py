@@ -125,6 +125,8 @@ class Outcome:
     warnings : tuple of str
     untold : bool
         No worker has noted it in the manifest: it died.
+    interrupted : bool
+        A worker died of it, and may have left an unfinished file behind.
     """
 
     job: Job
@@ -135,6 +137,7 @@ class Outcome:
     sha256: str = ""
     warnings: tuple[str, ...] = ()
     untold: bool = False
+    interrupted: bool = False
 
     @property
     def ok(self) -> bool:
