@@ -70,6 +70,7 @@ IMPURE_OF_TORCH = {"cuda", "device", "load", "save"}
 WITHOUT_TORCH = (
     *("image", "tiling", "task", "catalog", "batch", "ops", "placement", "openvino_engine"),
     *("faces", "hidden", "holes", "completion", "medical"),
+    *("storage", "manifest", "engines"),
 )
 
 # What an application has under its basename, beside tasks/X.py.

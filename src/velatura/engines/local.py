@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["LocalEngine"]
 
 
-# Cores of one process: measured by benchmarks/batch.py, part `groups`.
+# Cores of one process; benchmarks/batch.py, part `groups`, says what other groups would be worth.
 GROUP = 1
 # Images that a further process must have to do: it loads libraries and model anew, for seconds.
 WORTH = 16
