@@ -261,7 +261,7 @@ def test_upscale_with_the_slider(open_page):
     page.shot("upscaled")
     page.page.focus("#stage")
     page.page.keyboard.press("ArrowRight")
-    page.page.click("#toolbar >> text=evidence")
+    page.page.click("#toolbar >> text=Evidence")
     page.settle()
     page.shot("evidence")
     assert "--evidence face-evidence.png" in page.page.inner_text("#details code")

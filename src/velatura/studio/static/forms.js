@@ -94,7 +94,7 @@ function number(kind, now, set) {
   const step = kind.type === "integer" ? 1 : "any";
   const box = h("input", {
     type: "number", value: now, min: least, max: most, step,
-    placeholder: kind.optional ? "as usual" : "",
+    placeholder: kind.optional ? "usual" : "",
     oninput: () => {
       set(box.value);
       if (slider && box.value !== "") slider.value = box.value;

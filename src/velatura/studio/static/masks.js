@@ -15,9 +15,17 @@ export async function maskOf(item) {
     // Going on from a result of the same size: the mask goes along, with all that can be undone.
     const first = item.id === session.photo?.id && session.masks.get(session.original?.id);
     const fits = first && first.mask.width === image.width && first.mask.height === image.height;
-    session.masks.set(item.id, fits ? first : new Overlay(new Mask(image.width, image.height)));
+    session.masks.set(item.id, fits ? first : new Overlay(await freshMask(item, image)));
   }
   return session.masks.get(item.id);
+}
+
+/** Make an empty mask, or the one that was sent before the page was loaded anew. */
+async function freshMask(item, { width, height }) {
+  const mask = new Mask(width, height);
+  const sent = session.sent[item.id] && (await bitmap(session.sent[item.id]).catch(() => null));
+  if (sent) mask.data.set(maskData(sent, width, height));
+  return mask;
 }
 
 /** Do one change of a mask that can be undone. */

@@ -14,6 +14,7 @@ export const session = {
   others: {}, // further pictures: others[application][input]
   typed: {}, // typed[application][option], ":model" and ":text" beside them
   masks: new Map(), // id of a picture -> Overlay
+  sent: {}, // id of a picture -> id of the mask that was sent for it before a reload
   shown: null, // the finished job whose result is looked at
   from: "original",
   mode: "edit", // edit, before, result, slider, side, difference, or the name of a map
@@ -44,8 +45,14 @@ export function workOn(which) {
   changed();
 }
 
-/** Tell everybody, and remember it over a reload. */
+/** Tell everybody what changed. */
 export function changed() {
+  save();
+  emit("session");
+}
+
+/** Remember it over a reload. */
+function save() {
   sessionStorage.setItem(
     KEY,
     JSON.stringify({
@@ -56,10 +63,13 @@ export function changed() {
       typed: session.typed,
       steps: session.steps,
       shown: session.shown?.id,
+      sent: { ...session.sent, ...Object.fromEntries([...session.masks].filter(([, one]) => one.sent).map(([id, one]) => [id, one.sent.stored.id])) },
     }),
   );
-  emit("session");
 }
+
+// What is typed into a field tells nobody.
+globalThis.addEventListener?.("pagehide", save);
 
 /** Take up what was open before a reload, as far as it is still there. */
 export async function restore() {
@@ -76,6 +86,7 @@ export async function restore() {
     }
   }
   session.steps = saved.steps ?? [];
+  session.sent = saved.sent ?? {};
   if (saved.shown) {
     const job = await get(`/api/jobs/${saved.shown}`).catch(() => null);
     if (job?.state === "done") session.shown = job;

@@ -5,6 +5,7 @@ import { get } from "./api.js";
 import { emit, on } from "./bus.js";
 import { bitmap } from "./bitmaps.js";
 import { layersOf, Slider } from "./compare.js";
+import { labelOf } from "./forms.js";
 import { icon } from "./icons.js";
 import { change, loadMask, maskOf, redo, undo } from "./masks.js";
 import { maskFile } from "./overlay.js";
@@ -143,7 +144,7 @@ function views() {
       choice("slider", "Slider", "Before and after, with a slider (2)", session.mode, set),
       choice("side", "Side by side", "Before beside after (3)", session.mode, set),
       choice("difference", "Difference", "What changed, four times as strong (4)", session.mode, set),
-      maps.map((one) => choice(one.what, one.what.replaceAll("_", " "), `Show ${one.what.replaceAll("_", " ")}`, session.mode, set)),
+      maps.map((one) => choice(one.what, labelOf(one.what), `Show ${one.what.replaceAll("_", " ")}`, session.mode, set)),
     ),
     editable && button("Correct this mask", "Paint on the mask that was found, and run again", () => correct(editable)),
     session.mode === "edit" && group(
