@@ -13,7 +13,7 @@ from data_folder import crop
 from safetensors.torch import save_file
 
 from velatura import InputError, ModelError
-from velatura.cli.evaluate_generate import FLOOR, evaluate_generate
+from velatura.cli.evaluate_generate import ENLARGED, FLOOR, evaluate_generate
 from velatura.nets.lapgan import LAPGAN
 
 
@@ -47,14 +47,33 @@ def test_rows_and_what_they_say(folder: Path, tmp_path: Path):
     mine = save(tmp_path / "mine.safetensors")
     report = evaluate_generate([mine], folder, draws=2)
     assert list(report.rows) == ["mine", FLOOR]
-    assert [column.name for column in report.columns] == ["FD-velatura", "KID-velatura", "precision", "recall"]
+    assert [column.name for column in report.columns] == [
+        "FD-velatura",
+        "KID-velatura",
+        "precision",
+        "recall",
+        "nearness",
+    ]
     ours, floor = ([figure.value for figure in report.rows[name]] for name in ("mine", FLOOR))
     # A network that never learned makes nothing like photographs.
     assert ours[0] > floor[0]
     assert ours[1] > floor[1]
     assert ours[2] < floor[2]
+    assert floor[4] == 0  # they are what they are compared with
+    assert ours[4] > 0
     assert 4 < report.count < 30
-    assert "first percentile" in report.notes[0]
+    assert [score["metric"] for score in report.scores()][:2] == ["FD-velatura", "KID-velatura"]
+
+
+def test_levels_beside_the_enlarged_image_before(folder: Path, tmp_path: Path):
+    mine = save(tmp_path / "mine.safetensors")
+    report = evaluate_generate([mine], folder, part="levels", draws=2)
+    sizes = ("16 px", "32 px")
+    assert set(report.rows) == {f"{name}, {size}" for name in ("mine", f"mine {ENLARGED}", FLOOR) for size in sizes}
+    for size in sizes:
+        assert report.rows[f"{FLOOR}, {size}"][1].value < report.rows[f"mine, {size}"][1].value
+    assert report.judged == ["mine, 16 px", "mine, 32 px"]
+    assert {score["baseline"] for score in report.scores()} == {f"mine {ENLARGED}"}
 
 
 def test_models_that_cannot_be_compared(folder: Path, tmp_path: Path):

@@ -141,7 +141,7 @@ def test_what_cannot_be_measured_is_one_line(
 
 def test_parts_belong_to_restoration(folder: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["evaluate", "blend", "--data", str(folder), "--part", "clean"]) == 2
-    assert "--part belongs to evaluate restore, not to evaluate blend" in capsys.readouterr().err
+    assert "--part clean belongs to evaluate restore, not to evaluate blend" in capsys.readouterr().err
 
 
 # --- the sums ---------------------------------------------------------------------------------------------------------

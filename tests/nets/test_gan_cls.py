@@ -50,3 +50,21 @@ def test_the_style_encoder_has_a_gradient_to_the_picture():
     net(image).square().sum().backward()
     assert image.grad is not None
     assert image.grad.abs().sum() > 0
+
+
+def test_noise_begins_as_what_no_sentence_says():
+    """Two kinds of pictures, and something of them that differs: the noise makes the latter, about the common mean."""
+    random = torch.Generator().manual_seed(3)
+    kind = torch.arange(60) % 2
+    light = torch.randn(60, generator=random)
+    pictures = 0.5 + 0.2 * (2 * kind - 1).view(-1, 1, 1, 1) * torch.tensor([1.0, 0, 0]).view(3, 1, 1)
+    pictures = (pictures + 0.05 * light.view(-1, 1, 1, 1) * torch.tensor([0, 0, 1.0]).view(3, 1, 1)).expand(
+        -1, -1, 64, 64
+    )
+    net = TextToImage(TEXT, noise=12, condensed=8, width=4, basis=4).eval()
+    net.begin(pictures, kind)
+    z, said = net.draw(400, random), net.encode(["red"]).expand(400, -1)
+    made = net(z, said).detach().mean((2, 3))
+    torch.testing.assert_close(made.mean(0), torch.tensor([0.5, 0.5, 0.5]), atol=0.01, rtol=0)
+    torch.testing.assert_close(made.std(0), torch.tensor([0, 0, 0.05]), atol=0.01, rtol=0)
+    assert torch.equal(made, net(z, net.encode(["blue flower"]).expand(400, -1)).detach().mean((2, 3)))  # not yet

@@ -103,3 +103,26 @@ def test_a_discriminator_sees_image_and_coarse_image(judges_start: bool):
 def test_sizes_that_are_no_pyramid_are_refused(start: int, size: int):
     with pytest.raises(ValueError, match="expected a multiple of 4"):
         LAPGAN(start=start, size=size)
+
+
+@pytest.mark.parametrize("kind", ["gan", "vae"])
+def test_a_start_begins_with_the_means_and_the_spread_of_its_classes(kind: str):
+    random = torch.Generator().manual_seed(2)
+    label = torch.arange(400) % 2
+    means = torch.tensor([[0.2, 0.4, 0.6], [0.7, 0.5, 0.3]])[label][:, :, None, None]
+    spread = 0.1 * torch.randn(400, 8, generator=random) @ torch.randn(8, 192, generator=random) / 8**0.5
+    images = means + spread.view(400, 3, 8, 8)
+    net = small(classes=["a", "b"], basis=True, start_kind=kind)
+    net.begin(images, label)
+    made = net(net.draw(2000, random), torch.arange(2000) % 2).images[0].detach()
+    for number in (0, 1):
+        ours, theirs = made[number::2].flatten(1), images[number::2].flatten(1)
+        torch.testing.assert_close(ours.mean(0), theirs.mean(0), atol=0.03, rtol=0)
+        torch.testing.assert_close(ours.std(0).mean(), theirs.std(0).mean(), atol=0.01, rtol=0)
+
+
+def test_a_start_smaller_than_its_latents_has_what_components_there_are():
+    net = small(start=4, latent=64, basis=True)
+    net.begin(torch.rand(70, 3, 4, 4))
+    assert net.start.basis[:48].abs().amax((1, 2, 3)).gt(0).all()
+    assert net.start.basis[48:].eq(0).all()

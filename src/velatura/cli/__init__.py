@@ -66,6 +66,7 @@ _MEASURING = """\
 Examples:
   velatura evaluate upscale --data sets --model srresnet --json figures.json
   velatura evaluate restore --data sets --part scratches
+  velatura evaluate imagine --data sets --model imagine.safetensors --judge other.safetensors
   velatura evaluate fidelity --data results/ --reference originals/ --protocol y4"""
 
 _PACKAGE = Path(__file__).parents[1]

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from cyclopts import Parameter
 
+from velatura.cli.evaluate_generate import Part as GeneratePart
+from velatura.cli.evaluate_imagine import Part as ImaginePart
 from velatura.cli.evaluate_inpaint import InpaintOptions
-from velatura.cli.evaluate_restore import Part
+from velatura.cli.evaluate_restore import Part as RestorePart
 from velatura.errors import InputError, MachineError
 from velatura.metrics.report import Column, Interval, Report, bootstrap, check_json, table, write_json
 
@@ -22,9 +24,14 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
+#: What can be measured of a task; the first is the usual part.
+PARTS = {"restore": get_args(RestorePart), "generate": get_args(GeneratePart), "imagine": get_args(ImaginePart)}
+
+_IN_WORDS = "; ".join(f"{task}: {', '.join(parts)}" for task, parts in PARTS.items())
+
 
 def evaluate(
-    task: Literal["blend", "generate", "inpaint", "restore", "stylize", "upscale", "fidelity"],
+    task: Literal["blend", "generate", "imagine", "inpaint", "restore", "stylize", "upscale", "fidelity"],
     /,
     *,
     data: Annotated[
@@ -51,10 +58,18 @@ def evaluate(
         Path | None,
         Parameter(
             metavar="DIR",
-            help="Write a sheet for blind comparison and its key (upscale), or of results (inpaint, restore, stylize).",
+            help="Write a sheet for blind comparison and its key (upscale), or of results (imagine, inpaint, restore, "
+            "stylize).",
         ),
     ] = None,
-    part: Annotated[Part, Parameter(help="What of restoration is measured (restore).")] = "fidelity",
+    part: Annotated[
+        RestorePart | GeneratePart | ImaginePart | None,
+        Parameter(help=f"What is measured, usually the first: {_IN_WORDS}."),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        Parameter(metavar="NAME|FILE", help="Text encoder that no model was trained with: retrieval (imagine)."),
+    ] = None,
     inpaint: Annotated[InpaintOptions, Parameter(name="*")] = InpaintOptions(),  # noqa: B008  it is frozen
     protocol: Annotated[
         Literal["rgb", "y", "y2", "y3", "y4"],
@@ -79,11 +94,16 @@ def evaluate(
     if not data.is_dir():
         raise InputError(f"--data {data}: no such folder")
     if json is not None:
-        check_json(json, overwrite=overwrite, inputs=_read(data, reference, model))
-    asked = {"--sheet": sheet is not None, "--faces": faces, "--worn": worn, "--part": part != "fidelity"}
+        check_json(json, overwrite=overwrite, inputs=_read(data, reference, (*model, *([judge] if judge else []))))
+    if part is not None and part not in PARTS.get(task, ()):
+        owner = next(owner for owner, parts in PARTS.items() if part in parts)
+        raise InputError(f"--part {part} belongs to evaluate {owner}, not to evaluate {task}")
+    chosen: Any = part or PARTS.get(task, ("",))[0]
+    asked = {"--sheet": sheet is not None, "--faces": faces, "--worn": worn, "--judge": judge is not None}
     asked |= dict.fromkeys(inpaint.given(), True)
-    owners = {"--sheet": ("upscale", "inpaint", "restore", "stylize"), "--faces": ("upscale",), "--worn": ("upscale",)}
-    owners |= {"--part": ("restore",), "--limit": ("inpaint", "restore")}
+    owners = {"--sheet": ("upscale", "imagine", "inpaint", "restore", "stylize"), "--judge": ("imagine",)}
+    owners |= {"--faces": ("upscale",), "--worn": ("upscale",)}
+    owners |= {"--limit": ("generate", "imagine", "inpaint", "restore")}
     for option in (option for option, given in asked.items() if given):
         if task not in (tasks := owners.get(option, ("inpaint",))):
             raise InputError(f"{option} belongs to evaluate {' and '.join(tasks)}, not to evaluate {task}")
@@ -108,7 +128,7 @@ def evaluate(
 
         with progress_bar() as progress:
             report = evaluate_inpaint(model, data, inpaint, sheet=sheet, progress=progress)
-    elif task == "restore" and part == "estimator":
+    elif task == "restore" and chosen == "estimator":
         from velatura.cli.evaluate_networks import evaluate_estimator
 
         if len(model) > 1 or inpaint.limit is not None or sheet is not None:
@@ -121,15 +141,32 @@ def evaluate(
 
         with progress_bar() as progress:
             report = evaluate_restore(
-                model or (MODEL,), data, part=part, limit=inpaint.limit, sheet=sheet, progress=progress
+                model or (MODEL,), data, part=chosen, limit=inpaint.limit, sheet=sheet, progress=progress
             )
     elif task == "generate":
         from velatura.cli.common import progress_bar
-        from velatura.cli.evaluate_generate import evaluate_generate
+        from velatura.cli.evaluate_generate import IMAGES, evaluate_generate
         from velatura.tasks.generate import MODEL
 
         with progress_bar() as progress:
-            report = evaluate_generate(model or (MODEL,), data, progress=progress)
+            report = evaluate_generate(
+                model or (MODEL,), data, part=chosen, count=inpaint.limit or IMAGES, progress=progress
+            )
+    elif task == "imagine":
+        from velatura.cli.common import progress_bar
+        from velatura.cli.evaluate_imagine import COUNT, evaluate_imagine
+        from velatura.tasks.imagine import MODEL
+
+        with progress_bar() as progress:
+            report = evaluate_imagine(
+                model or (MODEL,),
+                data,
+                part=chosen,
+                judge=judge,
+                count=inpaint.limit or COUNT,
+                sheet=sheet,
+                progress=progress,
+            )
     elif len(model) > 1:
         raise InputError(f"evaluate {task} measures one model; got {', '.join(model)}")
     elif task == "stylize":

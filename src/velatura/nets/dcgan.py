@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["Discriminator", "Generator", "Trunk", "pixel_norm"]
+__all__ = ["Discriminator", "Generator", "Trunk", "group_means", "pixel_norm", "principal_components"]
 
 Form = Literal["residual", "paper"]
 Norm = Literal["pixel", "batch", "none"]
@@ -147,11 +147,7 @@ class Generator(nn.Module):
         """
         small = functional.interpolate(images, self.basis.shape[-2:], mode="area")
         centre = small.mean(0)
-        apart = (small - centre).flatten(1)
-        # In double precision: pixels that are black in every image make it nearly singular.
-        variances, directions = torch.linalg.eigh((apart.T @ apart / len(apart)).double())
-        scaled = (directions * variances.clamp_min(0).sqrt()).T.flip(0)[: self.latent]
-        self.basis.copy_(scaled.view_as(self.basis))
+        self.basis.copy_(principal_components(small - centre, self.latent))
         self.centre.copy_(centre - 0.5)
         for weights in self.leave.parameters():
             weights.zero_()
@@ -333,6 +329,52 @@ def pixel_norm(x: Tensor) -> Tensor:
     1.0
     """
     return x * torch.rsqrt(x.float().square().mean(1, keepdim=True) + 1e-8).to(x.dtype)
+
+
+def group_means(images: Tensor, numbers: Tensor, count: int) -> Tensor:
+    """Give the mean image of each of `count` groups, (count, C, H, W); black where there is none.
+
+    Parameters
+    ----------
+    images : Tensor of float32, (N, C, H, W)
+    numbers : Tensor of int64, (N,)
+        The group of each, from 0.
+    count : int
+
+    Examples
+    --------
+    >>> group_means(torch.tensor([1.0, 3.0, 5.0]).view(3, 1, 1, 1), torch.tensor([0, 0, 2]), 3).flatten()
+    tensor([2., 0., 5.])
+    """
+    sums = images.new_zeros(count, *images.shape[1:]).index_add(0, numbers, images)
+    return sums / numbers.bincount(minlength=count).clamp_min(1)[:, None, None, None]
+
+
+def principal_components(apart: Tensor, count: int) -> Tensor:
+    """Give the directions in which images differ most, each as long as their deviation along it.
+
+    Parameters
+    ----------
+    apart : Tensor of float32, (N, C, H, W)
+        Images less their mean.
+    count : int
+
+    Returns
+    -------
+    Tensor of float64, (count, C, H, W)
+        The longest first; fewer where an image has fewer numbers.
+
+    Examples
+    --------
+    >>> images = torch.tensor([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]]).view(4, 1, 1, 2)
+    >>> principal_components(images, 1).abs().flatten().round(decimals=3)
+    tensor([2.1210, 0.0000], dtype=torch.float64)
+    """
+    flat = apart.flatten(1)
+    # In double precision: pixels that are black in every image make it nearly singular.
+    variances, directions = torch.linalg.eigh((flat.T @ flat / len(flat)).double())
+    scaled = (directions * variances.clamp_min(0).sqrt()).T.flip(0)[:count]
+    return scaled.unflatten(1, apart.shape[1:])
 
 
 def _normalize(width: int, norm: Norm) -> nn.Module:

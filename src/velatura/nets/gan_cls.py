@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from velatura.nets.dcgan import Generator, Trunk
+from velatura.nets.dcgan import Generator, Trunk, group_means
 from velatura.nets.text_encoder import TextEncoder
 
 __all__ = ["MatchingDiscriminator", "StyleEncoder", "TextToImage"]
@@ -44,6 +44,8 @@ class TextToImage(nn.Module):
         Side of the pictures, 64 as in the paper.
     style_width : int
         Channels of the style encoder at half the size; 0 = there is none.
+    basis : int
+        Side of the principal components that begin what noise makes, which `begin` sets; 0 = none.
 
     Examples
     --------
@@ -61,13 +63,34 @@ class TextToImage(nn.Module):
         width: int = 48,
         size: int = 64,
         style_width: int = 0,
+        basis: int = 0,
     ) -> None:
         super().__init__()
         self.noise, self.size = noise, size
         self.text = TextEncoder(**text)
         self.condense = nn.Linear(self.text.size, condensed)
-        self.generator = Generator(noise + condensed, size=size, width=width, norm="batch")
+        self.generator = Generator(noise + condensed, size=size, width=width, norm="batch", basis=basis)
         self.style = StyleEncoder(noise, width=style_width) if style_width else None
+
+    @torch.no_grad()
+    def begin(self, images: Tensor, descriptions: Tensor) -> None:
+        """Make the linear part of the noise what no sentence says; the convolutions add nothing to it at first.
+
+        Parameters
+        ----------
+        images : Tensor of float32, (N, 3, size, size)
+            0..1; more of them than there are numbers.
+        descriptions : Tensor of int64, (N,)
+            From 0: images of one number are described alike, and only what makes them differ is the noise's.
+
+        Notes
+        -----
+        See `velatura.nets.dcgan.Generator.begin`. Sentences have no linear part: what they say is learned.
+        """
+        small = functional.interpolate(images, self.generator.basis.shape[-2:], mode="area")
+        means = group_means(small, descriptions, int(descriptions.max()) + 1)
+        self.generator.begin(small - means[descriptions] + small.mean(0))
+        self.generator.basis[self.noise :] = 0
 
     def forward(self, z: Tensor, sentence: Tensor) -> Tensor:
         """Make pictures.

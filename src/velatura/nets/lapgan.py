@@ -9,7 +9,8 @@ different kind (section 3.2): the start may be a GAN or the decoder of a VAE.
 Differs from the paper: residual blocks at three sizes of a level's image in place of three large convolutions; the
 class is added to every place and, in the discriminator, is a projection (Miyato and Koyama 2018, arXiv 1802.05637) in
 place of a plane; doubling is bilinear between pixel centres, halving the mean of four, as in `velatura.ops.pyramid`; a
-discriminator sees the enlarged coarse image and the sum side by side; no dropout; a normal noise.
+discriminator sees the enlarged coarse image and the sum side by side; no dropout; a normal noise. The smallest image
+may begin as the mean of its class and principal components, to which the network adds (`LAPGAN.begin`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from velatura.nets.dcgan import pixel_norm
+from velatura.nets.dcgan import group_means, pixel_norm, principal_components
 from velatura.nets.masked_encoder import Posterior
 
 __all__ = ["LAPGAN", "LAPGANDiscriminator", "PyramidSample", "enlarge", "pyramid"]
@@ -70,6 +71,8 @@ class LAPGAN(nn.Module):
         Who learns the start. A VAE brings its encoder, and pixels of unit length in place of batch norm.
     classes : sequence of str
         Names of the classes; none: the pyramid is unconditional.
+    basis : bool
+        Whether the smallest image holds a linear part, which `begin` sets.
 
     Attributes
     ----------
@@ -111,6 +114,7 @@ class LAPGAN(nn.Module):
         start_width: int = 48,
         start_kind: Kind = "gan",
         classes: Sequence[str] = (),
+        basis: bool = False,
     ) -> None:
         super().__init__()
         doublings = round(math.log2(max(size / max(start, 1), 1)))
@@ -121,9 +125,26 @@ class LAPGAN(nn.Module):
         self.sizes = [start << level for level in range(doublings + 1)]
         self.parts = [latent, *(side**2 for side in self.sizes[1:])]
         self.latent = sum(self.parts)
-        self.start = _Start(latent, channels, start, start_width, start_kind, len(classes))
+        self.start = _Start(latent, channels, start, start_width, start_kind, len(classes), basis)
         self.levels = nn.ModuleList(_Level(channels, width, len(classes)) for _ in self.sizes[1:])
         self.register_buffer("shares", torch.full((len(classes),), 1 / max(len(classes), 1)))
+
+    def begin(self, images: Tensor, label: Tensor | None = None) -> None:
+        """Make the linear part of the start that of `images`; its convolutions add nothing to it at first.
+
+        Parameters
+        ----------
+        images : Tensor of float32, (N, channels, start, start)
+            0..1, of the smallest size.
+        label : Tensor of int64, (N,), optional
+            Numbers of classes, if there are any.
+
+        Notes
+        -----
+        As in `velatura.nets.dcgan.Generator.begin`: standard normal latents then make images of the mean of each class,
+        and of the covariance within classes, as far as so many latents can.
+        """
+        self.start.begin(images, label)
 
     def forward(self, z: Tensor, label: Tensor | None = None, given: Sequence[Tensor] = ()) -> PyramidSample:
         """Make images of all sizes.
@@ -251,8 +272,16 @@ def pyramid(image: Tensor, start: int) -> list[Tensor]:
 class _Start(nn.Module):
     """The smallest image, from latent numbers; as a VAE with its encoder."""
 
-    def __init__(self, latent: int, channels: int, size: int, width: int, kind: Kind, classes: int) -> None:
+    centre: Tensor
+    basis: Tensor
+
+    def __init__(
+        self, latent: int, channels: int, size: int, width: int, kind: Kind, classes: int, basis: bool
+    ) -> None:
         super().__init__()
+        if basis:
+            self.register_buffer("centre", torch.zeros(max(classes, 1), channels, size, size))
+            self.register_buffer("basis", torch.zeros(latent, channels, size, size))
         self.side = size // 2
         self.expand = nn.Linear(latent, 2 * width * self.side**2)
         self.name = nn.Embedding(classes, 2 * width) if classes else None
@@ -275,7 +304,26 @@ class _Start(nn.Module):
             z = posterior.sample(z)
         x = self.expand(z).unflatten(1, (-1, self.side, self.side))
         x = enlarge(self.narrow(self.small(x + _spread(self.name, label))))
-        return 0.5 + self.leave(_leaky(self.norm(self.large(x)))).float(), posterior
+        return 0.5 + self.leave(_leaky(self.norm(self.large(x)))).float() + self._linear(z, label), posterior
+
+    @torch.no_grad()
+    def begin(self, images: Tensor, label: Tensor | None) -> None:
+        """See `LAPGAN.begin`."""
+        label = torch.zeros(len(images), dtype=torch.int64) if label is None else label
+        centre = group_means(images, label, len(self.centre))
+        found = principal_components(images - centre[label], len(self.basis))
+        self.centre.copy_(centre - 0.5)
+        self.basis[: len(found)].copy_(found)
+        for weights in self.leave.parameters():
+            weights.zero_()
+
+    def _linear(self, z: Tensor, label: Tensor | None) -> Tensor | float:
+        """What the class and the basis make of the latents: (N, channels, size, size)."""
+        if not hasattr(self, "basis"):
+            return 0.0
+        with torch.autocast(z.device.type, enabled=False):
+            centre = self.centre[:1] if label is None else self.centre[label]
+            return centre + (z.float() @ self.basis.flatten(1)).unflatten(1, self.basis.shape[1:])
 
     def _encode(self, image: Tensor, label: Tensor | None) -> Posterior:
         x = self.widen(functional.avg_pool2d(_leaky(self.enter(2 * image - 1)), 2))

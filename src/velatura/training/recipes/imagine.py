@@ -12,6 +12,7 @@ one with another colour. ``imagine_paper.toml`` leaves out what can be left out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -50,8 +51,15 @@ __all__ = [
     "TrainStyleEncoder",
     "TrainTextEncoder",
     "color_shown",
+    "distances",
+    "made",
+    "pooled",
+    "read_sides",
     "retrieved",
+    "style_pairs",
+    "told_apart",
     "verification_auc",
+    "within",
 ]
 
 CHOICES = 10  # sentences that the right one is to be found among
@@ -59,6 +67,7 @@ MEASURED = 500  # pictures that a figure is of
 WATCHED = 96  # the same, while it is trained
 SHOWN = 8  # pictures in a row of a sheet
 BETWEEN = 0.5  # of two sentences: section 4.3
+JUDGED = 128  # pixels: colours are judged on pictures enlarged to this side
 SHOWN_TEXTS = (
     "a red flower with a yellow centre",
     "a white flower with a yellow centre",
@@ -102,6 +111,7 @@ class ImagineConfig(_WordsConfig):
     noise: int = Field(100, ge=1, description="how many numbers are drawn")
     condensed: int = Field(128, ge=1, description="to how many numbers a sentence is condensed")
     width: int = Field(48, ge=4, description="channels of the generator at half the size")
+    basis: int = Field(0, ge=0, description="side of the principal components that begin the noise; 0 = none")
     critic_width: int = Field(48, ge=4, description="channels of the discriminator at half the size")
     critic_rate: float = Field(3e-4, gt=0, description="learning rate of the discriminator")
     beta1: float = Field(0.0, ge=0, lt=1, description="Adam's first decay")
@@ -126,25 +136,17 @@ class _Worded:
     @cached_property
     def train(self) -> Captioned:
         """What is trained on."""
-        return self._read("train")
+        return _read(self.config, "train")
 
     @cached_property
     def sides(self) -> dict[str, Captioned]:
         """What is measured on: new pictures of known classes, where there are any, and of unknown ones."""
-        if self.config.photographs or self.config.subject == "emoji":
-            return {"unseen": self._read("unseen")}
-        return {"seen": self._read("seen"), "unseen": self._read("unseen")}
+        return read_sides(self.config)
 
     @cached_property
     def features(self) -> nn.Module:
         """What pictures are compared in."""
         return load_features(self.config.features).eval().requires_grad_(False)
-
-    def _read(self, side: Literal["train", "seen", "unseen"]) -> Captioned:
-        if self.config.photographs:
-            return captions.read_captioned(Path(self.config.photographs), side)
-        read = captions.read_flowers if self.config.subject == "flowers" else captions.read_emoji
-        return read(data.data_folder(self.config.data), side)
 
     def asked(self, side: Captioned, count: int) -> tuple[NDArray[np.int64], list[str]]:
         """Give pictures of a side, spread evenly, and a sentence of each; always the same ones."""
@@ -182,7 +184,7 @@ class TrainTextEncoder(_Worded):
     def maps(self) -> tuple[Tensor, Tensor]:
         """What the features see of the training pictures and of their mirror images; computed once."""
         pictures = self.train.pictures(np.arange(len(self.train)), self.config.size)
-        return _pooled(self.features, pictures), _pooled(self.features, pictures.flip(-1))
+        return pooled(self.features, pictures), pooled(self.features, pictures.flip(-1))
 
     def batch(self, step: int, rank: int) -> tuple[Tensor, ...]:
         """Pictures' maps, sentences, and which of them need not be told apart."""
@@ -241,7 +243,7 @@ class TrainTextEncoder(_Worded):
     @cached_property
     def _held_maps(self) -> dict[str, Tensor]:
         return {
-            name: _pooled(self.features, side.pictures(np.arange(len(side)), self.config.size))
+            name: pooled(self.features, side.pictures(np.arange(len(side)), self.config.size))
             for name, side in self.sides.items()
         }
 
@@ -278,6 +280,7 @@ class TrainImagine(_Worded):
             "condensed": config.condensed,
             "width": config.width,
             "size": config.size,
+            "basis": config.basis,
         }
         torch.manual_seed(config.seed)
         imagine = TextToImage(**self.arguments)
@@ -285,6 +288,15 @@ class TrainImagine(_Worded):
         imagine.text.requires_grad_(False)
         critic = MatchingDiscriminator(told.text.size, config.condensed, config.critic_width, config.size)
         self.networks: dict[str, nn.Module] = {"imagine": imagine, "discriminator": critic}
+
+    def begin(self) -> None:
+        """Set the generator's principal components, if any are asked for: of what no sentence says."""
+        if self.config.basis:
+            pictures = self.train.pictures(np.arange(len(self.train)), self.config.size)
+            descriptions = torch.from_numpy(self.train.descriptions).repeat(2)
+            if len(descriptions.unique()) == len(self.train):  # no two are alike: all that differs is the noise's
+                descriptions = torch.zeros_like(descriptions)
+            self._net.begin(torch.cat([pictures, pictures.flip(-1)]), descriptions)
 
     def optimizers(self) -> dict[str, Optimizer]:
         """Adam for both; the text encoder learns nothing more."""
@@ -361,8 +373,8 @@ class TrainImagine(_Worded):
             made = self._made(network, texts)
             if side.colors[0]:
                 figures[f"color_{name}"] = float(color_shown(made, [side.colors[i] for i in chosen]).mean())
-            real = _pooled(self.features, side.pictures(chosen, self.config.size))
-            figures[f"distance_{name}"] = kernel_distance(_pooled(self.features, made), real)
+            real = pooled(self.features, side.pictures(chosen, self.config.size))
+            figures[f"distance_{name}"] = kernel_distance(pooled(self.features, made), real)
         return figures
 
     def evaluate(self, network: nn.Module) -> dict[str, Any]:
@@ -372,16 +384,16 @@ class TrainImagine(_Worded):
         for name, side in self.sides.items():
             chosen, texts = self.asked(side, MEASURED)
             made = self._made(network, texts)
-            maps = _pooled(self.features, made)
+            maps = pooled(self.features, made)
             if side.colors[0]:
                 found[f"color_{name}"] = _interval(color_shown(made, [side.colors[i] for i in chosen]))
             if judge is not None:
                 found[f"retrieval_{name}"] = _interval(retrieved(judge, maps, texts, side.descriptions[chosen]))
             alone = np.unique(chosen)
             if len(np.unique(side.kinds[alone])) < len(alone):  # else no two photographs are of one class
-                again = _pooled(self.features, self._made(network, texts, seed=1))
-                photographs = _pooled(self.features, side.pictures(alone, self.config.size))
-                differ = _distances(maps, again).mean() / _within(photographs, side.kinds[alone])
+                again = pooled(self.features, self._made(network, texts, seed=1))
+                photographs = pooled(self.features, side.pictures(alone, self.config.size))
+                differ = distances(maps, again).mean() / within(photographs, side.kinds[alone])
                 found[f"differ_{name}"] = [float(differ)]
         return found
 
@@ -480,10 +492,10 @@ class TrainStyleEncoder(_Worded):
         for name, side in self.sides.items():
             if side.colors[0]:
                 chosen, texts = self.asked(side, MEASURED)
-                styles = self.train.pictures(np.linspace(0, len(self.train) - 1, MEASURED).astype(int), network.size)
-                device = network.condense.weight.device
-                made = network(_style(network)(styles.to(device)), network.encode(texts)).float().cpu()
-                found[f"color_{name}"] = _interval(color_shown(made, [side.colors[i] for i in chosen]))
+                styles = side.pictures(np.roll(chosen, len(chosen) // 2), network.size)
+                z = _style(network)(styles.to(network.condense.weight.device)).cpu()
+                shown = color_shown(made(network, texts, z), [side.colors[i] for i in chosen])
+                found[f"color_{name}"] = _interval(shown)
         return found
 
     def table(self, scores: dict[str, Any]) -> str:
@@ -511,31 +523,85 @@ class TrainStyleEncoder(_Worded):
     def _pairs(self, network: TextToImage, count: int) -> tuple[tuple[Tensor, Tensor], Tensor]:
         """S of pictures of one noise and two sentences, and the noise."""
         side = list(self.sides.values())[-1]
-        texts = self.asked(side, count)[1]
         z = network.draw(count, torch.Generator().manual_seed(count))
-        found = []
-        for said in (texts, texts[1:] + texts[:1]):
-            parts = []
-            for start in range(0, count, 64):
-                device = network.condense.weight.device
-                made = network(z[start : start + 64].to(device), network.encode(said[start : start + 64]))
-                parts.append(_style(network)(made.clamp(0, 1)).cpu())
-            found.append(torch.cat(parts))
-        return (found[0], found[1]), z
+        return style_pairs(network, self.asked(side, count)[1], z), z
 
 
-def color_shown(images: Tensor, asked: list[tuple[str, ...]]) -> NDArray[np.float64]:
-    """Say of each picture whether its petals' commonest colour is the first of those asked for: 1 or 0.
+def read_sides(config: Any) -> dict[str, Captioned]:
+    """Read what is measured on: new pictures of known classes, where there are any, and of unknown ones.
+
+    Parameters
+    ----------
+    config : TextEncoderConfig, ImagineConfig or StyleEncoderConfig
+
+    Raises
+    ------
+    InputError
+        The set or the folder is missing.
+    """
+    if config.photographs or config.subject == "emoji":
+        return {"unseen": _read(config, "unseen")}
+    return {"seen": _read(config, "seen"), "unseen": _read(config, "unseen")}
+
+
+def _read(config: Any, side: Literal["train", "seen", "unseen"]) -> Captioned:
+    if config.photographs:
+        return captions.read_captioned(Path(config.photographs), side)
+    read = captions.read_flowers if config.subject == "flowers" else captions.read_emoji
+    return read(data.data_folder(config.data), side)
+
+
+@torch.no_grad()
+def made(network: TextToImage, texts: list[str], z: Tensor) -> Tensor:
+    """Make a picture of each sentence and its noise (N, noise), in parts of 64: (N, 3, S, S), on the CPU."""
+    device, parts = network.condense.weight.device, []
+    for start in range(0, len(texts), 64):
+        here = slice(start, start + 64)
+        parts.append(network(z[here].to(device), network.encode(texts[here])).float().cpu())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def style_pairs(network: TextToImage, texts: list[str], z: Tensor) -> tuple[Tensor, Tensor]:
+    """Give S of pictures of one noise and two sentences: twice (N, noise), the rows of both belong together.
+
+    Parameters
+    ----------
+    network : TextToImage
+        With a style encoder.
+    texts : list of str
+        The second sentence of each row is the next one's first.
+    z : Tensor of float32, (N, noise)
+    """
+    device = network.condense.weight.device
+
+    def styles(said: list[str]) -> Tensor:
+        parts = made(network, said, z).clamp(0, 1).split(64)
+        return torch.cat([_style(network)(part.to(device)).cpu() for part in parts])
+
+    return styles(texts), styles(texts[1:] + texts[:1])
+
+
+def color_shown(
+    images: Tensor,
+    asked: list[tuple[str, ...]],
+    rule: Callable[[NDArray[np.uint8]], list[str]] = petal_colors,
+) -> NDArray[np.float64]:
+    """Say of each picture whether its petals' commonest colour is one of those asked for: 1 or 0.
 
     Parameters
     ----------
     images : Tensor of float32, (N, 3, H, W)
-        About 0..1.
+        About 0..1; they are enlarged to a side of `JUDGED` pixels.
     asked : list of tuple of str
         One of each picture, none of them empty.
+    rule : callable
+        Names the colours of (H, W, 3), the commonest first.
     """
-    pixels = (255 * images.clamp(0, 1)).round().byte().permute(0, 2, 3, 1).numpy()
-    shown = [petal_colors(image) for image in pixels]
+    if images.shape[-1] < JUDGED:
+        images = functional.interpolate(images, (JUDGED, JUDGED), mode="bicubic", align_corners=False)
+    pixels = (255 * images.clamp(0, 1)).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+    shown = [rule(image) for image in pixels]
     return np.array([float(bool(names) and names[0] in wanted) for names, wanted in zip(shown, asked, strict=True)])
 
 
@@ -581,9 +647,39 @@ def verification_auc(first: Tensor, second: Tensor) -> float:
     1.0
     """
     cosines = functional.normalize(first, dim=1) @ functional.normalize(second, dim=1).T
-    same = cosines.diagonal()
-    others = cosines[~torch.eye(len(cosines), dtype=torch.bool)]
-    return float((same[:, None] > others).float().mean() + 0.5 * (same[:, None] == others).float().mean())
+    return float(told_apart(cosines.diagonal(), cosines[~torch.eye(len(cosines), dtype=torch.bool)]).mean())
+
+
+def told_apart(same: Tensor, others: Tensor) -> NDArray[np.float64]:
+    """Give the share of `others` (M,) that score lower, for each score of a pair that belongs together: (N,).
+
+    Equal scores count half; the mean is the area under the curve.
+
+    Examples
+    --------
+    >>> told_apart(torch.tensor([0.9, 0.2]), torch.tensor([0.1, 0.2, 0.3, 0.4])).tolist()
+    [1.0, 0.375]
+    """
+    ranked = others.sort().values
+    below, not_above = (torch.searchsorted(ranked, same.contiguous(), right=right) for right in (False, True))
+    return ((below + not_above).double() / (2 * len(ranked))).numpy()
+
+
+def within(maps: Tensor, kinds: NDArray[np.int64]) -> float:
+    """Give the mean distance between two pictures of one class: of each and the next of its class.
+
+    Parameters
+    ----------
+    maps : Tensor, (N, d)
+        Of all pictures; somewhere two are of one class.
+    kinds : ndarray, (N,)
+    """
+    found = []
+    for kind in set(kinds):
+        members = maps[kinds == kind]
+        if len(members) > 1:
+            found.append(distances(members, members.roll(1, 0)))
+    return float(torch.cat(found).mean())
 
 
 def _interval(values: NDArray[np.float64]) -> list[float]:
@@ -596,22 +692,13 @@ def _style(network: TextToImage) -> nn.Module:
     return network.style
 
 
-def _distances(first: Tensor, second: Tensor) -> Tensor:
+def distances(first: Tensor, second: Tensor) -> Tensor:
+    """Give the root of the mean squared difference of each two rows, (N,)."""
     return (first - second).square().mean(1).sqrt()
 
 
-def _within(maps: Tensor, kinds: NDArray[np.int64]) -> Tensor:
-    """Mean distance between two pictures of one class: of each and the next of its class."""
-    found = []
-    for kind in set(kinds):
-        members = maps[kinds == kind]
-        if len(members) > 1:
-            found.append(_distances(members, members.roll(1, 0)))
-    return torch.cat(found).mean()
-
-
 @torch.no_grad()
-def _pooled(features: nn.Module, images: Tensor) -> Tensor:
+def pooled(features: nn.Module, images: Tensor) -> Tensor:
     """Give the pooled maps of pictures of about 0..1, on the CPU."""
     device = next(features.parameters()).device
     return torch.cat([pooled_maps(features, part.to(device).clamp(0, 1)).cpu() for part in images.split(64)])
@@ -621,9 +708,4 @@ def _pooled(features: nn.Module, images: Tensor) -> Tensor:
 def _made(network: TextToImage, texts: list[str], seed: int, repeated: int) -> Tensor:
     """Make a picture of each sentence; with `repeated`, the same noises again after so many."""
     z = network.draw(repeated or len(texts), torch.Generator().manual_seed(seed))
-    z = z.repeat(len(texts) // len(z), 1)
-    device, parts = network.condense.weight.device, []
-    for start in range(0, len(texts), 64):
-        here = slice(start, start + 64)
-        parts.append(network(z[here].to(device), network.encode(texts[here])).float().cpu())
-    return torch.cat(parts)
+    return made(network, texts, z.repeat(len(texts) // len(z), 1))

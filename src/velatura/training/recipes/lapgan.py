@@ -64,6 +64,7 @@ class LAPGANConfig(TrainConfig):
     start_kind: Literal["gan", "vae"] = Field("gan", description="who learns the smallest images")
     zoom: float = Field(0.1, ge=0, lt=1, description="share of the side that may be cut off, at random places")
     latent: int = Field(64, ge=1, description="how many numbers make the smallest image")
+    basis: bool = Field(False, description="whether class means and principal components begin the smallest image")
     width: int = Field(24, ge=4, description="channels of a level at its full size")
     start_width: int = Field(48, ge=4, description="channels of the start")
     critic_width: int = Field(32, ge=4, description="channels of a discriminator at half of a level's size")
@@ -151,6 +152,7 @@ class TrainLAPGAN:
             "start_width": config.start_width,
             "start_kind": config.start_kind,
             "classes": list(config.classes.values()),
+            "basis": config.basis,
         }
         torch.manual_seed(config.seed)
         self.networks: dict[str, nn.Module] = {
@@ -180,12 +182,15 @@ class TrainLAPGAN:
         return load_features(self.config.features).eval().requires_grad_(False)
 
     def begin(self) -> None:
-        """Tell the network how often each class is seen."""
+        """Tell the network how often each class is seen; set the linear part of its start, if one is asked for."""
         net = self.networks["lapgan"]
         assert isinstance(net, LAPGAN)
         if net.classes:
             counts = np.bincount(self.pictures.labels, minlength=len(net.classes))
             net.shares.copy_(torch.from_numpy(counts / counts.sum()))
+        if self.config.basis:
+            images, label = self.pictures.whole(len(self.pictures.chosen))
+            net.begin(pyramid(torch.cat([images, images.flip(-1)]), self.config.start_size)[0], label.repeat(2))
 
     def optimizers(self) -> dict[str, Optimizer]:
         """Adam for both."""
