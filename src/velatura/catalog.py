@@ -95,7 +95,7 @@ class Images(_Frozen):
 
 
 class Score(_Frozen):
-    """One measured figure with its 95 % interval, beside that of a baseline on the same images."""
+    """One measured figure with its 95 % interval, beside that of a baseline on the same images, if there is one."""
 
     metric: str
     unit: str = ""
@@ -103,10 +103,10 @@ class Score(_Frozen):
     value: float
     low: float
     high: float
-    baseline: str
-    baseline_value: float
-    baseline_low: float
-    baseline_high: float
+    baseline: str = ""
+    baseline_value: float = 0.0
+    baseline_low: float = 0.0
+    baseline_high: float = 0.0
     count: int = Field(gt=0)
 
 

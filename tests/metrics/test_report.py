@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,9 @@ def test_scores_fit_a_card(report: Report):
     assert scores[0].baseline_value == 9
     assert report.scores()[0]["count"] == 200
     assert len(scores) == 1  # an infinite figure stands on no card
+    alone = replace(report, baseline="").scores()
+    assert [Score(**score).baseline for score in alone] == [""]
+    assert alone[0]["value"] == 4.12346
 
 
 def test_a_model_is_judged_on_every_kind_of_image():

@@ -22,7 +22,7 @@ models = App(name="models", help="List, show, verify and export the models.", he
 
 @models.command(name="list")
 def list_models(*, json: Json = False) -> None:
-    """List the models, with the first figure measured of each beside its baseline's."""
+    """List the models, with the first figure measured of each, beside its baseline's if it has one."""
     cards = catalog.cards()
     if json:
         print_json(models=[card.model_dump(mode="json") for card in cards])
@@ -77,9 +77,11 @@ def show(name: str, /, *, json: Json = False) -> None:
     table.add_row("protocol", card.protocol)
     for score in card.scores:
         ours = f"{score.value:g} [{score.low:g}, {score.high:g}]"
-        theirs = f"{score.baseline} {score.baseline_value:g} [{score.baseline_low:g}, {score.baseline_high:g}]"
-        unit = f" {score.unit}" if score.unit else ""
-        table.add_row("measured", f"{score.metric}: {ours}{unit} against {theirs}; {score.better} is better")
+        unit, against = f" {score.unit}" if score.unit else "", ""
+        if score.baseline:
+            theirs = f"{score.baseline_value:g} [{score.baseline_low:g}, {score.baseline_high:g}]"
+            against = f" against {score.baseline} {theirs}"
+        table.add_row("measured", f"{score.metric}: {ours}{unit}{against}; {score.better} is better")
     for limit in card.limits:
         table.add_row("limit", limit)
     print_table(table)
@@ -137,4 +139,5 @@ def _first_score(card: Card) -> str:
         return "not yet"
     score = card.scores[0]
     unit = f" {score.unit}" if score.unit else ""
-    return f"{score.metric} {score.value:.3g}{unit} ({score.baseline} {score.baseline_value:.3g})"
+    beside = f" ({score.baseline} {score.baseline_value:.3g})" if score.baseline else ""
+    return f"{score.metric} {score.value:.3g}{unit}{beside}"

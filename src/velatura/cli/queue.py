@@ -19,7 +19,8 @@ def misses(card: Card) -> list[str]:
     return [
         f"{score.metric} {score.value:.3g} against {score.baseline}'s {score.baseline_value:.3g}"
         for score in card.scores
-        if not (score.high < score.baseline_low if score.better == "lower" else score.low > score.baseline_high)
+        if score.baseline
+        and not (score.high < score.baseline_low if score.better == "lower" else score.low > score.baseline_high)
     ]
 
 

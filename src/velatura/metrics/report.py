@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -149,7 +149,7 @@ class Report:
         The row of the model that is judged, empty if none is. Where a row is a method on images of one kind, named
         ``method, kind``, what stands before the comma: then it is judged on every kind.
     baseline : str
-        The row it has to beat.
+        The row it has to beat, empty if there is none.
     notes : sequence of str
         What a reader must know beside the figures; losses too.
     things : str
@@ -181,32 +181,23 @@ class Report:
         return [self.model] if self.model in self.rows else [name for name in self.rows if _is_of(self.model, name)]
 
     def scores(self) -> list[dict[str, Any]]:
-        """Give the model's finite figures beside the baseline's, as a card of the catalog holds them."""
-        if not (self.model and self.baseline):
+        """Give the model's finite figures, beside any baseline's, as a card of the catalog holds them."""
+        if not self.model:
             return []
-        kinds = (name.removeprefix(self.model) for name in self.judged)
-        pairs = (
-            (kind, *figures)
-            for kind in kinds
-            for figures in zip(self.columns, self.rows[self.model + kind], self.rows[self.baseline + kind], strict=True)
-        )
-        return [
-            {
-                "metric": column.name + kind,
-                "unit": column.unit,
-                "better": column.better,
-                "value": _short(ours.value),
-                "low": _short(ours.low),
-                "high": _short(ours.high),
-                "baseline": self.baseline,
-                "baseline_value": _short(theirs.value),
-                "baseline_low": _short(theirs.low),
-                "baseline_high": _short(theirs.high),
-                "count": self.count,
-            }
-            for kind, column, ours, theirs in pairs
-            if all(math.isfinite(number) for figure in (ours, theirs) for number in astuple(figure))
-        ]
+        found = []
+        for kind in (name.removeprefix(self.model) for name in self.judged):
+            ours = self.rows[self.model + kind]
+            theirs = self.rows[self.baseline + kind] if self.baseline else ours
+            for column, figure, other in zip(self.columns, ours, theirs, strict=True):
+                if not all(math.isfinite(number) for each in (figure, other) for number in astuple(each)):
+                    continue
+                score: dict[str, Any] = {"metric": column.name + kind, "unit": column.unit, "better": column.better}
+                score |= {key: _short(number) for key, number in asdict(figure).items()}
+                if self.baseline:
+                    score["baseline"] = self.baseline
+                    score |= {f"baseline_{key}": _short(number) for key, number in asdict(other).items()}
+                found.append(score | {"count": self.count})
+        return found
 
 
 def table(report: Report) -> Table:
