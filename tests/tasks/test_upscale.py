@@ -628,11 +628,13 @@ def test_names_that_no_upscaler_has_are_refused_with_those_that_are_there():
     models = Upscale.models()
     assert models[0] == Upscale.default_model
     assert {"bicubic", "lanczos", "esrgan-psnr"} < set(models)
-    for name in ("srresnett", "features", "blending-gan", "nope.bin", ""):
+    for name in ("features", "blending-gan", "nope.bin", ""):
         with pytest.raises(
             ModelError, match=f"unknown model '{name}'; expected srresnet, .*bicubic, lanczos, or a file"
         ):
             Upscale(name)
+    with pytest.raises(ModelError, match=r"unknown model 'srresnett'; did you mean 'srresnet'\? or a file"):
+        Upscale("srresnett")
     for card in catalog.cards():
         assert (card.name in models) == (card.architecture in community.OURS)
 

@@ -126,7 +126,11 @@ class ImageOptions(RunOptions):
     memory: Annotated[
         float,
         Parameter(
-            group=_MACHINE, validator=_OVER_ZERO, metavar="MIB", help="Working memory at most, the images not counted."
+            group=_MACHINE,
+            validator=_OVER_ZERO,
+            metavar="MIB",
+            help="Working memory at most, the images not counted; upscaling by bands takes no more than 128 of it, as "
+            "larger bands are slower.",
         ),
     ] = DEFAULT_MEMORY_MIB
     max_megapixels: Annotated[
@@ -346,7 +350,9 @@ def _run_one(work: WorkSpec, paths: Sequence[str | None], out: str, shared: Imag
     if shared.resume or shared.jobs or shared.engine != "local" or shared.address:
         raise InputError("--resume, --jobs, --engine and --address are for folders; no input is one")
     if storage.kind_of(out) == "folder":
-        leading = PurePosixPath(next(path for one, path in zip(kind.inputs, paths, strict=True) if one.leading and path))
+        leading = PurePosixPath(
+            next(path for one, path in zip(kind.inputs, paths, strict=True) if one.leading and path)
+        )
         out = storage.join(out, f"{leading.stem}-{kind.name}{output_suffix(leading, work.save.format)}")
     if storage.is_url(out) and not shared.overwrite and storage.find(out) is not None:
         raise InputError(f"{out} exists; choose another name or allow it to be replaced with --overwrite")

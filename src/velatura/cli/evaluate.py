@@ -128,12 +128,13 @@ def evaluate(
 
         with progress_bar() as progress:
             report = evaluate_inpaint(model, data, inpaint, sheet=sheet, progress=progress)
-    elif task == "restore" and chosen == "estimator":
-        from velatura.cli.evaluate_networks import evaluate_estimator
+    elif task == "restore" and chosen in ("estimator", "finder"):
+        from velatura.cli.evaluate_networks import evaluate_estimator, evaluate_finder
 
         if len(model) > 1 or inpaint.limit is not None or sheet is not None:
-            raise InputError("evaluate restore --part estimator measures one model, without --limit and --sheet")
-        report = evaluate_estimator(model[0] if model else None, data)
+            raise InputError(f"evaluate restore --part {chosen} measures one model, without --limit and --sheet")
+        measure = evaluate_estimator if chosen == "estimator" else evaluate_finder
+        report = measure(model[0] if model else None, data)
     elif task == "restore":
         from velatura.cli.common import progress_bar
         from velatura.cli.evaluate_restore import evaluate_restore

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Part", "detection", "evaluate_restore", "grey_world", "noise_of", "stretched"]
 
-Part = Literal["fidelity", "clean", "scratches", "labels", "fading", "faces", "chain", "estimator"]
+Part = Literal["fidelity", "clean", "scratches", "labels", "fading", "faces", "chain", "estimator", "finder"]
 Pixels = NDArray[np.uint8]
 Progress = Callable[[int, int, str], None]
 #: From a scan, and what is true of it, to a result.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -186,8 +187,9 @@ class Upscale(Task):
         self._memory = memory
         self._networks: dict[tuple[str | Path, float | None], nn.Module | ExportedUpscaler] = {}
         if isinstance(self._model, str) and not _is_file(self._model) and self._model not in self.models():
-            known = ", ".join(self.models())
-            raise ModelError(f"unknown model {self._model!r}; expected {known}, or a file ({', '.join(FILES)})")
+            near = difflib.get_close_matches(self._model, self.models(), n=1)
+            known = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(self.models())},"
+            raise ModelError(f"unknown model {self._model!r}; {known} or a file ({', '.join(FILES)})")
         if name_or_path is not None:
             self.prepare(parse_params(UpscaleParams, {}))  # a model that was named is checked at once
 
@@ -201,8 +203,7 @@ class Upscale(Task):
     @classmethod
     def models(cls) -> tuple[str, ...]:
         """Names that `from_pretrained` takes beside files, the default first."""
-        # The features, by which upscaling is trained and measured, enlarge nothing.
-        networks = (card.name for card in cards() if card.task == cls.name and card.architecture != "Features")
+        networks = (card.name for card in cards() if card.task == cls.name)
         return *dict.fromkeys((MODEL, *networks)), *KERNELS
 
     def calibration(self, factor: float) -> Calibration:
