@@ -50,7 +50,7 @@ def address():
     assert line == f"Velatura studio: http://127.0.0.1:{port}/\n"
     yield f"http://127.0.0.1:{port}/"
     process.terminate()
-    process.wait(10)
+    process.wait(60)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import sys
+import threading
 import zipfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -227,12 +229,11 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         studio.jobs.start()
-        # The first page should not wait for what the applications import.
-        warming = asyncio.create_task(asyncio.to_thread(forms))
+        # The first page should not wait for what the applications import; nor should Ctrl-C.
+        threading.Thread(target=forms, name="velatura-studio-warming", daemon=True).start()
         try:
             yield
         finally:
-            await warming
             await asyncio.to_thread(studio.close)
 
     app = FastAPI(
@@ -276,6 +277,12 @@ def _add_errors(app: FastAPI) -> None:
         where = ".".join(str(part) for part in first["loc"][1:])
         message = first["msg"].removeprefix("Value error, ")
         return Ascii({"error": f"{where}: {message}" if where else message}, 422)
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, error: Exception) -> Response:
+        line = " ".join(f"unexpected {type(error).__name__}: {error}".split())
+        print(f"velatura: error: {line}; this is a bug, VELATURA_DEBUG=1 shows the traceback", file=sys.stderr)
+        return Ascii({"error": line}, 500)
 
     @app.exception_handler(HTTPException)
     async def plain(_: Request, error: Exception) -> Response:

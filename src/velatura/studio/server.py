@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from contextlib import suppress
 from types import FrameType
@@ -43,6 +44,11 @@ def address(settings: Settings) -> str:
     return f"http://{host}:{settings.port}/" + (f"?token={settings.token}" if settings.token else "")
 
 
+def debugs() -> bool:
+    """Whether tracebacks are asked for, as on the command line."""
+    return os.environ.get("VELATURA_DEBUG", "0") not in ("", "0")
+
+
 def serve(settings: Settings) -> None:
     """Serve until Ctrl-C.
 
@@ -63,7 +69,12 @@ def serve(settings: Settings) -> None:
             ) from None
         app = create_app(settings)
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=GRACE, ws="none"
+            app,
+            log_level="error" if debugs() else "critical",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE,
+            ws="none",
         )
         print(f"Velatura studio: {address(settings)}", flush=True)
         print("Ctrl-C ends it; results that were not saved are gone then.", flush=True)

@@ -183,7 +183,8 @@ def _changed(work: Work, task: Task, progress: Progress) -> Made:
     found = sorted(folder.glob(f"{RESULT}-*.png"))
     beside = [(path.stem.removeprefix(f"{RESULT}-"), path) for path in found]
     files = [(RESULT, str(out), f"{work.stem}-{work.application}.png")]
-    files += [(name, str(path), map_name(work.stem, name)) for name, path in beside]
+    names = {name: map_name(work.stem, name) for name in asked}  # as on the command line, others after the result
+    files += [(name, str(path), names.get(name, f"{work.stem}-{work.application}-{name}.png")) for name, path in beside]
     return Made(tuple(files), made_by=bands.made_by or "")
 
 
