@@ -351,15 +351,15 @@ SHORT = "--method latent --steps 500 --limit 16 --masks centre,pattern"
 
 #: What follows ``velatura evaluate inpaint``.
 STUDIES = {
-    # Two kinds of generators, on everything that is held out.
-    "generators-faces": BOTH.format("faces"),
-    "generators-brain": f"{BOTH.format('brain')} --limit 208",
+    # Two kinds of generators.
+    "generators-faces": f"{BOTH.format('faces')} --limit 104",
+    "generators-brain": f"{BOTH.format('brain')} --limit 104",
     # The encoder and the paper's own search, with the same generators.
-    "search-faces": f"{BOTH.format('faces')} --method encoder --method latent --limit 16",
-    "search-brain": f"{BOTH.format('brain')} --method encoder --method latent --limit 16",
+    "search-faces": f"{BOTH.format('faces')} --method encoder --method latent --limit 16 --masks centre,random",
+    "search-brain": f"{BOTH.format('brain')} --method encoder --method latent --limit 16 --masks centre,random",
     # The report's other questions.
     "kernels-brain": "--model vae-brain --model vae-brain-kernel7 --model dcgan-brain --model dcgan-brain-kernel7 "
-    "--limit 208",
+    "--limit 104",
     "joining-faces": f"{BOTH.format('faces')} --plain --masks centre,half,pattern --limit 104",
     "joining-brain": f"{BOTH.format('brain')} --plain --masks centre,half,small,large --limit 104",
     "prior-faces": f"{BOTH.format('faces')} --prior 0 --prior .001 --prior .003 --prior .03 --prior .1 {SHORT}",
