@@ -1,12 +1,14 @@
-"""What the benchmarks share: a figure and its bar, CPU time, memory, photographs, the command line."""
+"""What the benchmarks share: a figure and its bar, CPU time, memory, photographs, the command line, studies."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import multiprocessing
+import os
+import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -85,6 +87,81 @@ def in_own_process(function: Callable[..., Any], *args: Any) -> Any:
     """Call in a fresh process."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *args).result()
+
+
+def interval(name: str, row: str, column: str) -> dict[str, float] | None:
+    """Find value, low and high of a figure that ``velatura evaluate`` wrote; None if nobody has measured it."""
+    path = RESULTS / f"evaluate-{name}.json"
+    if not path.is_file():
+        return None
+    report = json.loads(path.read_text(encoding="utf-8"))
+    titles = [one["name"] for one in report["columns"]]
+    if row not in report["rows"] or column not in titles:
+        return None
+    return {key: float(number) for key, number in report["rows"][row][titles.index(column)].items()}
+
+
+def found(names: Sequence[str], weights: str | None) -> list[str]:
+    """Give the files or the names of those models that are there, and say which ones are not."""
+    from velatura import catalog
+
+    known, there = {card.name for card in catalog.cards()}, []
+    for name in names:
+        if weights and (file := Path(weights, f"{name}.safetensors")).is_file():
+            there.append(str(file))
+        elif name in known:
+            there.append(name)
+        else:
+            print(f"  no {name} in the catalog, nor among --weights: left out")
+    return there
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What follows ``velatura evaluate TASK``: models side by side, and what judges them."""
+
+    models: tuple[str, ...]
+    part: str
+    judge: str | None = None
+
+
+Evaluate = Callable[[list[str]], int]
+
+
+def studies(task: str, text: str, known: Mapping[str, Study], evaluate: Evaluate | None = None) -> int:
+    """Run the studies that are asked for, each a single command, which is printed."""
+    from velatura.cli import main
+    from velatura.device import limit_threads
+
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--study", choices=[*known, "all"], required=True)
+    parser.add_argument("--weights", metavar="DIR", help="where models lie that are not shipped")
+    parser.add_argument("--quick", action="store_true", help="few images; printed only")
+    given, more = parser.parse_known_args()
+    if not (data := os.environ.get("VELATURA_DATA", "")):
+        parser.error("no data folder: name one in VELATURA_DATA")
+    codes = [0]
+    for name, study in known.items():
+        if given.study not in (name, "all"):
+            continue
+        print(f"{name}:", flush=True)
+        models = found(study.models, given.weights)
+        if not models or study.models[0] != Path(models[0]).stem:
+            print("  nothing to measure yet")
+            continue
+        command = ["evaluate", task, "--data", data, "--part", study.part]
+        command += [word for model in models for word in ("--model", model)]
+        command += [
+            word for judge in found([study.judge] if study.judge else [], given.weights) for word in ("--judge", judge)
+        ]
+        command += (
+            ["--limit", "24"] if given.quick else ["--json", str(RESULTS / f"evaluate-{name}.json"), "--overwrite"]
+        )
+        command += more
+        print(shlex.join(["velatura", *command]), flush=True)
+        with limit_threads(1):
+            codes.append((evaluate or main)(command))
+    return max(codes)
 
 
 def command_line(name: str, title: str, text: str, parts: Mapping[str, Part], model: str) -> int:

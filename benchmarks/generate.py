@@ -1,12 +1,15 @@
-"""Images from noise: time, and the same bytes one by one.
+"""Images from noise: time, the same bytes one by one, and how real they look.
 
     python benchmarks/generate.py                      everything, into benchmarks/results/generate.json
     python benchmarks/generate.py --quick              few images, to see that it runs; printed only
     python benchmarks/generate.py --model FILE         another network than the shipped one
+    python benchmarks/generate.py --study NAME         one study, or all, into results/evaluate-NAME.json
+    python benchmarks/generate.py --study NAME --weights DIR   with models that are not shipped, DIR/NAME.safetensors
 
 The usual way passes all images through the network as one batch; ours makes each by itself, so that it never depends on
 its neighbours. Both run in turn in one process, warm, with the network loaded, on one thread; CPU time is user plus
-system time of the process; the median counts. A figure with a bar says whether it is met.
+system time of the process; the median counts. A figure with a bar says whether it is met. Goals are read from what the
+studies measured.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from _common import Figure, command_line, cpu_seconds
+from _common import Figure, Study, command_line, cpu_seconds, interval, studies
 
 from velatura.device import limit_threads
 from velatura.tasks.generate import MODEL, Generate
@@ -63,7 +66,47 @@ def same(model: str | None, quick: bool) -> Iterator[Figure]:
     yield Figure(part="same", name="images that differ", value=wrong, unit=f"of {len(few)}", bar=0)
 
 
-PARTS = {part.__name__: part for part in (speed, same)}
+# --- studies ----------------------------------------------------------------------------------------------------------
+
+FACES = ("dcgan-faces", "vae-faces")
+MIXED = ("lapgan-scenes", "lapgan-scenes-vae")  # one kind of level, and a pyramid that mixes kinds
+PYRAMIDS = {"lapgan-flowers": ("lapgan-flowers",), "lapgan-scenes": MIXED, "lapgan-faces": ("lapgan-faces",)}
+
+STUDIES = {
+    "generate-faces": Study(models=FACES, part="samples"),
+    **{name: Study(models=models, part="samples") for name, models in PYRAMIDS.items()},
+    **{f"{name}-levels": Study(models=models, part="levels") for name, models in PYRAMIDS.items()},
+}
+
+LEVELS = (16, 32, 64)  # pixels
+WHO = ("velatura", "googlenet")  # whose features
+
+
+def goals(model: str | None, quick: bool) -> Iterator[Figure]:
+    """What the studies found, beside what was promised."""
+    for who in WHO:
+        ours, theirs = (interval("generate-faces", name, f"KID-{who}") for name in FACES)
+        if ours and theirs:
+            share = ours["value"] / theirs["value"]
+            yield Figure(part="goals", name=f"dcgan-faces, KID-{who}", value=share, unit="of vae-faces'", bar=0.75)
+    for study, name in (("generate-faces", FACES[0]), *((name, name) for name in PYRAMIDS)):
+        for column, bar, unit in (("precision", 0.5, ""), ("recall", 0.25, ""), ("nearness", 1.0, "of held-out's")):
+            if one := interval(study, name, column):
+                words = f"{name}, {column}"
+                yield Figure(part="goals", name=words, value=one["value"], unit=unit, bar=bar, better="higher")
+    for name, models in PYRAMIDS.items():
+        rows = [(one, side, who) for one in models for side in LEVELS for who in WHO]
+        for one, side, who in rows:
+            pair = (one, f"{one} enlarged")
+            ours, theirs = (interval(f"{name}-levels", f"{row}, {side} px", f"KID-{who}") for row in pair)
+            if ours and theirs:
+                share, words = ours["value"] / theirs["value"], f"{one}, {side} px, KID-{who}"
+                yield Figure(part="goals", name=words, value=share, unit="of enlarged", bar=1)
+
+
+PARTS = {part.__name__: part for part in (speed, same, goals)}
 
 if __name__ == "__main__":
+    if any(word.startswith("--study") for word in sys.argv):
+        sys.exit(studies("generate", __doc__ or "", STUDIES))
     sys.exit(command_line("generate", "Images from noise: time, sameness", __doc__ or "", PARTS, MODEL))
