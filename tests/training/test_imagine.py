@@ -51,6 +51,7 @@ def test_the_three_recipes_one_after_the_other(settings: list[str], tmp_path: Pa
     export.export_weights(dict(first.networks["joint"].state_dict()), text, header, torch.float32)
 
     small = ["noise=6", "condensed=4", "width=4", "critic_width=4", f"text={text}", f"judge={text}", "penalty_every=2"]
+    small += ["basis=4"]
     second = imagine.TrainImagine(make_config(imagine.ImagineConfig, settings=[*settings, *small]))
     before = {name: value.clone() for name, value in second.networks["imagine"].state_dict().items()}
     train(second, tmp_path / "b", quiet=True)
@@ -59,6 +60,9 @@ def test_the_three_recipes_one_after_the_other(settings: list[str], tmp_path: Pa
     assert changed == {"condense", "generator"}  # the text encoder stays
     scores = second.evaluate(second.networks["imagine"].eval())
     assert set(scores) == {"retrieval_unseen"}  # of each class there is one photograph
+    basis = after["generator.basis"]
+    assert basis[:6].abs().amax((1, 2, 3)).gt(0).all()  # begun with the pictures, and never trained
+    assert basis[6:].eq(0).all()
     header = {"architecture": "TextToImage", "arguments": second.arguments}
     export.export_weights(dict(after), made, header, torch.float32)
 

@@ -96,7 +96,7 @@ def test_image_and_coarse_image_are_changed_alike(make):
 
 @pytest.mark.parametrize("kind", ["gan", "vae"])
 def test_a_run_is_one_file_with_the_whole_pyramid(make, tmp_path: Path, kind: str):
-    recipe = make(f"start_kind={kind}")
+    recipe = make(f"start_kind={kind}", "basis=true")
     before = {name: p.clone() for name, p in recipe.networks["lapgan"].named_parameters()}
     train(recipe, tmp_path / "run", quiet=True)
     moved = {
@@ -106,6 +106,7 @@ def test_a_run_is_one_file_with_the_whole_pyramid(make, tmp_path: Path, kind: st
     export.export_run(tmp_path / "run", tmp_path / "net.safetensors", metrics={})
     net = catalog.load(tmp_path / "net.safetensors", {"LAPGAN": LAPGAN})
     assert (net.classes, net.start_kind) == (("red", "blue"), kind)
+    assert net.start.basis.abs().amax((1, 2, 3)).gt(0).all()  # begun with the photographs
     _, average, step = recipes.load_run(tmp_path / "run")
     assert step == 2
     scores = recipe.evaluate(average)

@@ -9,7 +9,7 @@ a style encoder. ``style``: whether the style encoder tells pairs of one style f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -81,7 +81,7 @@ def evaluate_imagine(
     judge : str, optional
         A joint embedding that no model was trained with, for retrieval: a name of the catalog, or a file.
     count : int
-        How many pictures of a draw at most.
+        How many pictures of a draw at most, as many to compare with: what is held out is thinned evenly to both.
     draws : int
         How often sentences and noise are drawn.
     rule : callable
@@ -116,7 +116,7 @@ def evaluate_imagine(
     networks = _networks(models)
     if sheet is not None and (there := sorted(sheet.glob("*.png"))):
         raise InputError(f"{sheet}: holds an earlier sheet, {there[0].name}; name another folder")
-    sides = imagine.read_sides(configs[0])
+    sides = {name: _spread(side, 2 * count) for name, side in imagine.read_sides(configs[0]).items()}
     if part == "style":
         report = _evaluate_style(networks, sides, configs[0].subject, count)
     else:
@@ -129,6 +129,20 @@ def evaluate_imagine(
     if sheet is not None:
         _write_sheets(networks, sides, configs[0].subject, sheet)
     return report
+
+
+def _spread(side: Captioned, count: int) -> Captioned:
+    """Keep so many pictures at most, spread evenly."""
+    kept = np.linspace(0, len(side) - 1, min(count, len(side))).round().astype(int)
+    return replace(
+        side,
+        names=tuple(side.names[i] for i in kept),
+        images=side.images[kept],
+        captions=tuple(side.captions[i] for i in kept),
+        kinds=side.kinds[kept],
+        descriptions=side.descriptions[kept],
+        colors=tuple(side.colors[i] for i in kept),
+    )
 
 
 def _networks(models: Sequence[str]) -> dict[str, TextToImage]:
@@ -183,7 +197,7 @@ class _Subject:
     partner: NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Find another picture of each one's class: the next of it."""
+        """Find another picture of each one's class: the next of it; of one that is alone, itself."""
         self.partner = np.arange(len(self.side))
         for kind in set(self.side.kinds):
             members = np.flatnonzero(self.side.kinds == kind)
@@ -207,8 +221,8 @@ class _Subject:
 
     @property
     def has_kinds(self) -> bool:
-        """Whether each picture has another one of its class."""
-        return bool((self.partner != np.arange(len(self.side))).all())
+        """Whether there are two pictures of one class."""
+        return bool((self.partner != np.arange(len(self.side))).any())
 
     @cached_property
     def within(self) -> float:
@@ -227,6 +241,7 @@ class _Drawn:
     pictures: Tensor
     maps: Tensor
     again: Tensor  # maps of the second pictures
+    paired: NDArray[np.bool_]  # whether there is a second one
     features: Mapping[str, Tensor]
 
 
@@ -327,8 +342,9 @@ def _draw(
     """Make pictures of the sentences, twice; without a network take the photographs, and others of their classes."""
     if network is None:
         features = {who: found[asked] for who, found in subject.features.items()}
-        again = subject.maps[subject.partner[asked]]
-        return _Drawn(asked, real, texts, subject.pictures[asked], subject.maps[asked], again, features)
+        others = subject.partner[asked]
+        maps, again = subject.maps[asked], subject.maps[others]
+        return _Drawn(asked, real, texts, subject.pictures[asked], maps, again, others != asked, features)
     import torch
 
     from velatura.training.recipes.imagine import made
@@ -341,7 +357,7 @@ def _draw(
         noises = [network.draw(len(texts), drawn) for _ in range(2)]
     first, second = (_rounded(made(network, texts, noise)) for noise in noises)
     features = {who: look(first) for who, look in subject.looks.items()}
-    return _Drawn(asked, real, texts, first, _maps(first), _maps(second), features)
+    return _Drawn(asked, real, texts, first, _maps(first), _maps(second), np.ones(len(asked), bool), features)
 
 
 def _measure(subject: _Subject, drawn: _Drawn, asked: _Asked) -> dict[str, NDArray[np.float64]]:
@@ -356,7 +372,7 @@ def _measure(subject: _Subject, drawn: _Drawn, asked: _Asked) -> dict[str, NDArr
     if asked.judge is not None:
         found["retrieval"] = retrieved(asked.judge, drawn.maps, drawn.texts, side.descriptions[drawn.asked])
     if subject.has_kinds:
-        found["variety"] = distances(drawn.maps, drawn.again).double().numpy() / subject.within
+        found["variety"] = distances(drawn.maps, drawn.again).double().numpy()[drawn.paired] / subject.within
     for who, features in drawn.features.items():
         found[who] = np.array([kernel_distance(features, subject.features[who][drawn.real])])
     return found
