@@ -201,7 +201,7 @@ def test_what_nobody_sees_stays_and_does_not_bleed(task, photo):
 
 def test_fading_is_told_once_and_undone_everywhere_alike(task, photo):
     plain = task((photo / 255).astype(np.float32), "off", fading=False).image
-    small = np.asarray(photo, np.float32) / 255
+    small = (photo / 255).astype(np.float32)
     thumbnail = module.thumbnail(lambda a, b: (small[a:b], np.ones(small[a:b].shape[:2], np.float32)), *small.shape[:2])
     fading = estimate(task.estimator, thumbnail)
     assert fading != UNFADED
