@@ -136,6 +136,7 @@ def studies(task: str, text: str, known: Mapping[str, Study], evaluate: Evaluate
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", choices=[*known, "all"], required=True)
     parser.add_argument("--weights", metavar="DIR", help="where models lie that are not shipped")
+    parser.add_argument("--sheet", metavar="DIR", help="where sheets go, a folder for each study")
     parser.add_argument("--quick", action="store_true", help="few images; printed only")
     given, more = parser.parse_known_args()
     if not (data := os.environ.get("VELATURA_DATA", "")):
@@ -157,6 +158,7 @@ def studies(task: str, text: str, known: Mapping[str, Study], evaluate: Evaluate
         command += (
             ["--limit", "24"] if given.quick else ["--json", str(RESULTS / f"evaluate-{name}.json"), "--overwrite"]
         )
+        command += ["--sheet", str(Path(given.sheet, name))] if given.sheet else []
         command += more
         print(shlex.join(["velatura", *command]), flush=True)
         with limit_threads(1):
