@@ -119,6 +119,18 @@ def test_latents_of_a_uniform_prior_stay_in_it(batch):
     assert found.z.abs().max() <= 1
 
 
+@pytest.mark.parametrize("steps", [0, 2])
+def test_latents_are_bounded_from_the_start(vae, batch, steps):
+    free, bound = (fill(vae, *batch, options=Search(steps, bound=bound)).z.abs().max() for bound in (4.0, 0.01))
+    assert bound <= 0.01 < free
+
+
+def test_any_seed_will_do(vae, batch):
+    many = [fill(vae, *batch, options=Search(0), candidates=2, seed=seed).z for seed in (1, 2**63 + 1, 10**25)]
+    assert torch.equal(many[0], many[1])
+    assert not torch.equal(many[0], many[2])
+
+
 def test_lbfgs_goes_image_by_image(vae, batch):
     images, holes = batch
     options = Search(3, "lbfgs", rate=0.5)

@@ -36,7 +36,7 @@ class Search:
     prior : float
         Weight of the prior loss, the paper's lambda.
     bound : float
-        Largest absolute value of a number of ``z``, where every step ends at the latest.
+        Largest absolute value of a number of ``z``, at the start and after every step.
     """
 
     steps: int = 1500
@@ -162,7 +162,7 @@ def search(
         The best of all steps, by the sum of both losses.
     """
     weights = context_weights(mask, options.window)
-    z = z.detach().clone().requires_grad_(True)
+    z = z.detach().clamp(-options.bound, options.bound).requires_grad_(True)
     best = torch.full((len(z),), torch.inf, device=z.device)
     kept = z.detach().clone()
 

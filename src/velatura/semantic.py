@@ -162,7 +162,8 @@ class Fills:
         What the generator made, about 0..1, or the mean of image and mirror image; nothing joined.
     z : Tensor, (N, K, latent)
     losses : Tensor, (N, K)
-        Context loss and weighted prior loss: what candidates are ranked by.
+        Context loss and weighted prior loss: what candidates are ranked by. These and `z` are of the image itself, also
+        where `made` is the mean of image and mirror image.
     """
 
     images: Tensor
@@ -288,7 +289,7 @@ def _unmirrored(found: Found, candidates: int, count: int) -> Found:
 
 def _noise(model: Model, method: Method, candidates: int, seed: int) -> Tensor:
     """Draw what is random, (K, latent), the same for every image; the encoder's first candidate is its mean."""
-    random = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(seed % 2**63)
     if method == "latent":
         return model.generator.draw(candidates, random).to(model.device)
     others = torch.randn(candidates - 1, model.generator.latent, generator=random)

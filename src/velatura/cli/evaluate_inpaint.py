@@ -82,9 +82,9 @@ MASKS = {
     "half": "the mean of the four sides",
     "random": "80 % independent pixels",
     "pattern": "patches of no shape over 25 %",
-    "small": "a lesion of .06 to .12 of the side in radius, anywhere",
-    "large": "a lesion of .2 to .3 of the side in radius, anywhere",
-    "most": "all but a patch of .12 to .25 of the side in radius, anywhere",
+    "small": "a lesion of about .06 to .12 of the side in radius, its centre in the middle three fifths",
+    "large": "a lesion of about .2 to .3 of the side in radius, there too",
+    "most": "all but a patch of about .12 to .25 of the side in radius, there too",
 }
 
 

@@ -421,7 +421,7 @@ def _evaluate_samples(recipe: _Pictured, generator: nn.Module) -> dict[str, Any]
     if not recipe.config.features:
         return {"distance": {}}
     real = recipe.held_features
-    plain = recipe.config.model_copy(update={"zoom": 0.0, "turn": 0.0, "light": 0.0})
+    plain = recipe.config.model_copy(update=dict.fromkeys(("zoom", "turn", "warp", "light", "tint"), 0.0))
     train = Pictures(plain, "train").draw(np.random.default_rng(0), MEASURED)
     draws = []
     for seed in range(8):
