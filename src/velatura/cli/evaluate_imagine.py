@@ -315,8 +315,8 @@ def _protocol(has_colors: bool, has_kinds: bool, asked: _Asked, size: int) -> st
     if has_kinds:
         parts.append("Two draws: distance of our pooled features, over that of two photographs of a class; 1 is right.")
     parts.append(
-        f"KID: unbiased squared MMD from the other half, as many of each; not that of Inception-v3. {STYLED.title()}: "
-        "the noise that the style encoder finds in a photograph of the other half."
+        "KID: unbiased squared MMD from the other half, as many of each; not that of Inception-v3. "
+        f"{STYLED.capitalize()}: the noise that the style encoder finds in a photograph of the other half."
     )
     return " ".join(parts)
 
