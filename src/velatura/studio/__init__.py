@@ -11,7 +11,8 @@ POST     ``/api/samples/{name}``                    put one into the store
 POST     ``/api/images``                            upload a file; ``?mask_for=ID`` brings a mask to an image's size
 GET      ``/api/images/{id}``                       what is known of an image
 GET      ``/api/images/{id}/preview``               the image for a screen, at most ``side`` pixels
-GET      ``/api/images/{id}/file``                  the image itself; ``?format=webp&quality=90`` converts it
+GET      ``/api/files/{id}``                        the file itself; ``?format=webp&quality=90`` converts it
+POST     ``/api/images/{id}/opacity``               give an image's opacity as a mask
 POST     ``/api/images/{id}/cutout``                cut out by a mask, turned by an angle
 DELETE   ``/api/images/{id}``                       forget it
 POST     ``/api/jobs``                              queue work; 429 with Retry-After where the queue is full
