@@ -55,5 +55,20 @@ def test_rows_change_where_something_is_covered_and_nowhere_else():
     assert np.array_equal(made[coverage == 0], PICTURE.pixels[coverage == 0])
 
 
+@pytest.mark.parametrize(("level", "expected"), [(255, 255), (128, 64 + 128 / 255 * (255 - 64))])
+def test_a_hole_within_anothers_box_keeps_its_own_fill(level, expected):
+    coverage = np.zeros((160, 170), np.uint8)
+    coverage[20:60, 100:140] = coverage[40:140, 20:26] = coverage[134:140, 20:150] = level  # a square, and an L
+    picture = Picture(np.full((160, 170, 1), 64, np.uint8))
+    regions = find_regions(coverage, None)
+    square, corner = sorted(regions, key=lambda region: region.own.sum())[::-1]
+    assert (square.own.sum(), corner.own.sum()) == (40 * 40, 100 * 6 + 6 * 124)
+    for order in ([square, corner], [corner, square]):
+        fills = [np.full((*region.own.shape, 1), region is square, np.float32) for region in order]
+        made = np.concatenate(list(compose(picture, coverage, order, fills)))[..., 0]
+        assert np.abs(made[20:60, 100:140] - expected).max() <= 0.5
+        assert np.abs(made[134:140, 20:150] - 64 * (1 - level / 255)).max() <= 0.5
+
+
 def test_what_is_not_seen_is_not_known():
     assert is_known(np.uint8([[0, 255, 0]]), np.uint8([[255, 255, 0]])).tolist() == [[True, False, False]]

@@ -109,7 +109,7 @@ def is_known(coverage: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
     return coverage == 0 if alpha is None else (coverage == 0) & (alpha > 0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Region:
     """Holes that lie together.
 
@@ -117,10 +117,13 @@ class Region:
     ----------
     inner, outer : tuple of slice
         Rows and columns of what is filled, and with it of what is looked at.
+    own : numpy.ndarray
+        (h, w) bool: the pixels of the inner part that are this region's holes; another's may reach into it.
     """
 
     inner: Span2D
     outer: Span2D
+    own: np.ndarray
 
     @property
     def within(self) -> Span2D:
@@ -137,7 +140,7 @@ def find_regions(coverage: np.ndarray, alpha: np.ndarray | None) -> list[Region]
     labels = np.empty(within.shape, np.int32)
     ndimage.label(ndimage.maximum_filter(within, 2 * NEAR + 1), output=labels)
     regions = []
-    for down, across in ndimage.find_objects(labels):
+    for number, (down, across) in enumerate(ndimage.find_objects(labels), start=1):
         inner = _moved(down, top), _moved(across, left)
         context = min(max(*(part.stop - part.start for part in inner), LEAST_CONTEXT), MOST_CONTEXT)
         outer = _grown(inner, context, coverage.shape)
@@ -145,7 +148,8 @@ def find_regions(coverage: np.ndarray, alpha: np.ndarray | None) -> list[Region]
         while not is_known(coverage[outer], None if alpha is None else alpha[outer]).any():
             context *= 2
             outer = _grown(inner, context, coverage.shape)
-        regions.append(Region(inner, outer))
+        own = (labels[down, across] == number) & within[down, across]
+        regions.append(Region(inner, outer, own))
     return regions
 
 
@@ -195,8 +199,9 @@ def compose(picture: Picture, coverage: np.ndarray, regions: list[Region], fills
             mixed = base + share * (fill[first - start : last - start] * white - base)
             if dtype.kind != "f":
                 np.rint(mixed, out=mixed)
-            # Only the hole: another one may reach into this box.
-            np.copyto(base, np.clip(mixed, 0, white).astype(dtype), where=share > 0)
+            # Only the region's own holes: another's may reach into this box.
+            own = region.own[first - start : last - start, :, None]
+            np.copyto(base, np.clip(mixed, 0, white).astype(dtype), where=own)
         if picture.alpha is not None:
             opaque = rescaled(coverage[top:bottom], dtype)
             out = np.concatenate([out, np.maximum(picture.alpha[top:bottom], opaque)[..., None]], -1)

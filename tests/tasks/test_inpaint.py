@@ -317,8 +317,43 @@ def test_a_face_that_is_cut_out_needs_no_finder(shipped, crowd):
     with pytest.raises(InputError, match="no hole lies on a face"):
         inpaint(larger, holed(larger, hole), model="vae-faces", **FEW)
     assert inpaint(larger, holed(larger, hole), model="vae-faces", aligned=True, **FEW).made_by == "vae-faces"
-    # A small picture may show anything.
+    # A small picture may show anything, but for one of which it is said.
     assert inpaint(small, holed(small, hole)).made_by is None
+    by_name, automatic = (
+        inpaint(larger, holed(larger, hole), model=model, aligned=True, **FEW) for model in ("vae-faces", None)
+    )
+    assert automatic.made_by == "vae-faces"
+    assert np.array_equal(automatic.image, by_name.image)
+
+
+def test_holes_of_a_whole_picture_are_filled_at_once(shipped, crowd, monkeypatch):
+    squares = []
+
+    def counted(model, images, masks, **options):
+        squares.append(masks)
+        return fill(model, images, masks, **options)
+
+    fill = semantic.fill
+    monkeypatch.setattr(semantic, "fill", counted)
+    image = crowd[:100, :100]
+    inpaint(image, holed(image, (5, 5, 20, 20), (70, 70, 20, 20)), model="vae-faces", aligned=True, **FEW)
+    assert [tuple(masks.shape) for masks in squares] == [(1, 1, 64, 64)]
+    assert squares[0][0, 0, 10, 10] == squares[0][0, 0, 50, 50] == 1
+
+
+def test_a_hole_within_anothers_box_is_no_part_of_it(shipped, crowd):
+    """A face lies in the box of an L, which is filled by texture as if it were alone."""
+    shipped.append(upright(90, 40, 100))
+    arms = (60, 60, 6, 140), (60, 194, 200, 6)
+    result = inpaint(crowd, holed(crowd, *arms, (120, 80, 40, 30)), candidates=2, disagreement=True, **FEW)
+    texture = inpaint(crowd, holed(crowd, *arms, (120, 80, 40, 30)), model="texture").image
+    corner = holed(crowd, *arms) > 0
+    assert np.array_equal(result.image[corner], texture[corner])
+    assert (result.image[80:110, 120:160] != texture[80:110, 120:160]).mean() > 0.5
+    # Each candidate changes the square, and the map shows it where they do.
+    pictures = [result.picture.pixels / 255, result.maps["candidate-2"].pixels / 255]
+    spread = np.std(pictures, axis=0).mean(-1) * 255 * 255 / 64
+    assert np.abs(result.maps["disagreement"].pixels[..., 0] - spread.clip(0, 255)).max() < 4
 
 
 def test_the_papers_setting_is_the_batchs(shipped, crowd):

@@ -123,7 +123,7 @@ class InpaintParams(Params):
         True, description="fill the mirror image, too, and take the mean: surer, in twice the time; after the encoder"
     )
     enlarge: Literal["srresnet", "bicubic"] = Field(
-        "srresnet", description="what makes the fill of a face four times larger, if the face is larger than 64 pixels"
+        "srresnet", description="what makes a fill four times larger, if the face or the slice is larger than 64 pixels"
     )
     disagreement: bool = Field(False, description="map of where the candidates differ")
     seed: int = Field(
@@ -299,18 +299,22 @@ class Inpaint(Task):
         """Say for every region which squares a model fills; none where texture fits better."""
         picture, automatic = work.picture, self._name == AUTO
         none: list[list[Place]] = [[] for _ in work.regions]
-        if self._name == TEXTURE or (automatic and not (_is_shipped(FACES) and _is_shipped(FINDER))):
+        if self._name == TEXTURE or (automatic and not _is_shipped(FACES)):
             return none
-        aligned = work.params.aligned
+        whole = work.params.aligned
         if not automatic:
             # A picture of the model's very size is what it was trained on: the papers' setting.
-            aligned |= picture.height == picture.width == self.model.size
-            if aligned or self.model.subject != "faces":
-                return [[place_of_whole(picture.height, picture.width, self.model.size)] for _ in work.regions]
+            whole |= self.model.subject != "faces" or picture.height == picture.width == self.model.size
+        if whole:
+            # One for all holes: the model fills them together.
+            place = place_of_whole(picture.height, picture.width, self.model.size)
+            return [[place] for _ in work.regions]
+        if automatic and not _is_shipped(FINDER):
+            return none
         places = [(face, place_of_face(face, self.model.size)) for face in self._faces(work)]
         shape, found = (picture.height, picture.width), none
         for region, mine in zip(work.regions, found, strict=True):
-            hole = work.coverage[region.inner] > 0
+            hole = region.own.copy()
             for face, place in places:
                 # What a surer face has filled is no hole for another.
                 if holds(face, hole, region.inner, shape, place.size):
@@ -422,7 +426,7 @@ class _Work:
         for place, square in squares:
             filled = put_back(square, place, picture, self.known, part, (filled, done), tick=tick)
             done |= covers(place, part, (picture.height, picture.width))
-        if done[self.coverage[part] > 0].all():
+        if done[region.own].all():
             return filled
         # What lies beyond the squares; not by the seed, which is for what is chosen at random: a face is not.
         return self._texture(region, 0, tick, (filled, done))
@@ -498,7 +502,7 @@ class _Work:
         for region, fills in zip(self.regions, zip(*self.fills, strict=True), strict=True):
             share = self.coverage[region.inner] * np.float32(1 / 255)
             levels = 255 * share * np.std(fills, axis=0).mean(-1)
-            np.maximum(spread[region.inner], np.rint((255 / LEVELS) * levels).clip(0, 255), out=levels)
-            spread[region.inner] = levels
+            levels = np.rint((255 / LEVELS) * levels).clip(0, 255).astype(np.uint8)
+            np.copyto(spread[region.inner], levels, where=region.own)
         rows = (spread[top : top + STRIP, :, None] for top in range(0, self.picture.height, STRIP))
         return Bands(Picture(np.zeros((1, 1, 1), np.uint8)), *spread.shape, rows, channels=1)
