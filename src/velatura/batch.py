@@ -26,7 +26,7 @@ from velatura.engines.work import line_of, relative
 from velatura.errors import InputError, MachineError
 from velatura.image import SUFFIXES
 from velatura.manifest import MANIFEST, Manifest, begun_with, scratch_database
-from velatura.task import Params, Progress, Task, no_progress, parse_params
+from velatura.task import Params, Progress, Task, check_apart, no_progress
 
 __all__ = [
     "Engine",
@@ -210,6 +210,16 @@ class Plan:
             raise InputError(f"{self._sides[index].path}: holds {names} for {_plain(sort)}; expected one {name}")
         return (_plain(found[0][0]), json.loads(found[0][1])) if found else None
 
+    def made_from(self, path: str) -> str | None:
+        """Name the image whose output a file is to be; None if it is none's."""
+        try:
+            target = _sortable(relative(path, self.out))
+        except ValueError:  # it lies in another folder
+            return None
+        query = "SELECT sort FROM file WHERE side = ? AND target = ?"
+        found = self._lists.execute(query, (self._driver, target)).fetchone()
+        return _plain(found[0]) if found else None
+
     def is_input(self, identity: str) -> str | None:
         """Name the input that a file is, whatever it is called; None if it is none."""
         if not identity:
@@ -363,7 +373,7 @@ def run_batch(
     out = storage.place(out)
     if resume and work.save.overwrite:
         raise InputError("--resume keeps what is done, --overwrite starts anew; expected one of them")
-    params = parse_params(work.kind.Params, {**work.params, **dict.fromkeys(work.maps, True)})
+    params = work.checked()
     if names := work.kind.single_outputs(params):
         flag = names[0].replace("_", "-")
         raise InputError(f"--{flag} names one file, which every image of a folder would write; leave it out")
@@ -416,9 +426,17 @@ class _Batch:
 
     def _check_outputs(self, *, replace_any: bool) -> None:
         """Keep every input, those of other jobs too: one that was replaced would be read by the next job."""
-        there, first = 0, ""
+        there, expected, first = 0, 0, ""
         for job, missing in self.jobs():
-            for path in () if missing else (job.output, *self.work.map_files(job).values()):
+            beside = self.work.map_files(job)
+            expected += 1 + len(beside)
+            if missing:
+                continue
+            check_apart(job.output, beside)
+            for name, path in beside.items():
+                if (other := self.plan.made_from(path)) is not None:
+                    raise InputError(f"{path}: is to hold {name} of {job.name} and the result of {other}; rename one")
+            for path in (job.output, *beside.values()):
                 if (found := self._there.find(path)) is None:
                     continue
                 if (source := self.plan.is_input(found.identity)) is not None:
@@ -426,7 +444,7 @@ class _Batch:
                 there, first = there + 1, first or path
         if there and not replace_any:
             raise InputError(
-                f"{first}: exists already ({there} of {len(self.plan) * (1 + len(self.work.maps))} outputs do); "
+                f"{first}: exists already ({there} of {expected} outputs do); "
                 "--overwrite replaces them, or choose another folder"
             )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar
@@ -37,6 +37,7 @@ __all__ = [
     "Result",
     "SaveOptions",
     "Task",
+    "check_apart",
     "check_files",
     "parse_params",
 ]
@@ -149,8 +150,8 @@ class Bands:
     made_by : str or None
         The trained model whose work the pixels hold; None for plain mathematics.
     maps : dict of str to callable
-        What was asked for of the task's `outputs`: functions that give its bands once all rows are used up. At most
-        as large as the output.
+        What was asked for of the task's `outputs`, and the task's `alternatives`: functions that give their bands once
+        all rows are used up. At most as large as the output.
     extras : dict
         What the application adds to its `Result`; complete once all rows are used up.
     files : dict of Path to callable
@@ -413,6 +414,11 @@ class Task(ABC):
         """Name the files that are written because an option says so; see `Bands.files`."""
         return ()
 
+    @classmethod
+    def alternatives(cls, params: Any, out: str) -> dict[str, str]:
+        """Name the files beside ``out``, a path or a URL, of further results in its form: by their `Bands.maps`."""
+        return {}
+
     def write(
         self,
         values: tuple[ImageLike | None, ...],
@@ -424,11 +430,15 @@ class Task(ABC):
         max_megapixels: float | None = None,
         progress: Progress | None = None,
     ) -> Bands:
-        """Do the work of `to_file` with checked ``params``, and give what was written; its rows are used up."""
-        save, maps = save or SaveOptions(), maps or {}
+        """Do the work of `to_file` with checked ``params``, and give what was written; its rows are used up.
+
+        ``maps`` may say where `alternatives` go, too; if not, they lie beside ``out``.
+        """
+        save, alternatives = save or SaveOptions(), self.alternatives(params, str(out))
+        maps = {**alternatives, **(maps or {})}
         values = (*values, *(None for _ in range(len(self.inputs) - len(values))))
         inputs = (*values, *self.further_inputs(params))
-        check_files(inputs, out, save, maps)
+        check_files(inputs, out, save, maps, alternatives)
         _check_beside(self.further_outputs(params), inputs, (out, *maps.values()), overwrite=save.overwrite)
         self.prepare(params)
         limit = self.max_megapixels if max_megapixels is None else max_megapixels
@@ -444,11 +454,18 @@ class Task(ABC):
             format=save.format,
             bits=bands.like.bits,
         )
-        for path in maps.values():
-            check_output(path, inputs=inputs, overwrite=save.overwrite, height=bands.height, width=bands.width)
+        for name, path in maps.items():
+            check_output(
+                path,
+                inputs=inputs,
+                overwrite=save.overwrite,
+                height=bands.height,
+                width=bands.width,
+                format=save.format if name in alternatives else None,
+            )
         _write(bands, out, save)
         for name, path in maps.items():
-            _write(bands.maps[name](), path, replace(save, format=None))
+            _write(bands.maps[name](), path, save if name in alternatives else replace(save, format=None))
         _write_beside(bands, overwrite=save.overwrite)
         return bands
 
@@ -469,7 +486,11 @@ class Task(ABC):
 
 
 def check_files(
-    values: Iterable[ImageLike | None], out: str | Path, save: SaveOptions, maps: Mapping[str, str | Path]
+    values: Iterable[ImageLike | None],
+    out: str | Path,
+    save: SaveOptions,
+    maps: Mapping[str, str | Path],
+    alternatives: Collection[str] = (),
 ) -> None:
     """Refuse inputs that are not there and outputs that cannot be written, before anything is loaded.
 
@@ -477,6 +498,8 @@ def check_files(
     ----------
     values, out, save, maps
         As in `Task.to_file`.
+    alternatives : collection of str, optional
+        Names in ``maps`` of what is written in the result's format.
 
     Raises
     ------
@@ -487,13 +510,23 @@ def check_files(
     """
     values = tuple(values)
     check_output(out, inputs=values, overwrite=save.overwrite, format=save.format)
+    check_apart(out, maps)
     for name, path in maps.items():
-        if Path(path).resolve() == Path(out).resolve():
-            raise InputError(f"{path}: is to hold the result and its {name}; name two files")
-        check_output(path, inputs=values, overwrite=save.overwrite)
+        format = save.format if name in alternatives else None
+        check_output(path, inputs=values, overwrite=save.overwrite, format=format)
     for value in values:
         if isinstance(value, str | os.PathLike) and not Path(value).exists():
             raise InputError(f"{value}: no such file; check the name and the folder")
+
+
+def check_apart(out: str | Path, maps: Mapping[str, str | Path]) -> None:
+    """Refuse one file for two pictures; URLs stay as different as they are when they are read as paths."""
+    taken = {Path(out).resolve(): "the result and its"}
+    for name, path in maps.items():
+        file = Path(path).resolve()
+        if file in taken:
+            raise InputError(f"{path}: is to hold {taken[file]} {name}; name two files")
+        taken[file] = f"{name} and"
 
 
 def _check_beside(

@@ -9,6 +9,7 @@ import pytest
 from inpainters import save_vae
 from PIL import Image
 
+from velatura import storage
 from velatura.cli import main
 
 
@@ -46,7 +47,13 @@ def test_candidates_lie_beside_the_output(capsys, tmp_path):
     path = save_vae(tmp_path, "mine", subject="", channels=1)
     words = f"--mask masks/a.png --model {path} --steps 1 --candidates 3 --disagreement map.png --json"
     assert main(["inpaint", "photos/a.png", "-o", "out.png", *words.split()]) == 0
-    assert json.loads(capsys.readouterr().out)["made_by"] == "mine"
+    result = json.loads(capsys.readouterr().out)
+    assert result["made_by"] == "mine"
+    assert result["maps"] == {
+        "candidate-2": "out-candidate-2.png",
+        "candidate-3": "out-candidate-3.png",
+        "disagreement": "map.png",
+    }
     hole = pixels("masks/a.png") > 0
     for name in ("out", "out-candidate-2", "out-candidate-3"):
         assert np.array_equal(pixels(f"{name}.png")[~hole], pixels("photos/a.png")[~hole])
@@ -64,6 +71,59 @@ def test_candidates_of_a_batch(tmp_path):
         "b.png",
     ]
     assert sorted(path.name for path in (tmp_path / "maps").glob("*.png")) == ["a.png.png", "b.png.png"]
+
+
+TWO = ["--mask", "masks/a.png", "--model", "texture", "--candidates", "2"]
+
+
+def test_candidates_have_the_outputs_format(capsys):
+    assert main(["inpaint", "photos/a.png", *TWO, "-o", "x.dat", "--format", "png"]) == 0
+    assert capsys.readouterr().out.strip().endswith("; candidate-2: x-candidate-2.dat")
+    assert Image.open("x-candidate-2.dat").format == Image.open("x.dat").format == "PNG"
+
+
+def test_candidates_reach_a_store(capsys):
+    pytest.importorskip("fsspec", reason="needs the extra cloud")
+    out = "memory://candidates/out.png"
+    assert main(["inpaint", "photos/a.png", *TWO, "-o", out, "--json"]) == 0
+    other = "memory://candidates/out-candidate-2.png"
+    assert json.loads(capsys.readouterr().out)["maps"] == {"candidate-2": other}
+    assert (storage.read(other) or b"").startswith(b"\x89PNG")
+    storage.remove(out)
+    assert main(["inpaint", "photos/a.png", *TWO, "-o", out]) == 2
+    assert f"{other} exists" in capsys.readouterr().err
+    assert storage.read(out) is None
+
+
+def test_no_file_is_to_hold_two_pictures(capsys, tmp_path):
+    words = ["inpaint", "photos/a.png", *TWO, "-o", "filled.png", "--disagreement", "./filled-candidate-2.png"]
+    assert main(words) == 2
+    assert "is to hold candidate-2 and disagreement; name two files" in capsys.readouterr().err
+    assert not list(tmp_path.glob("filled*"))
+
+
+def test_candidates_of_a_batch_replace_nothing(capsys, tmp_path):
+    words = ["inpaint", "photos", "--mask", "masks", "--model", "texture", "--candidates", "2", "-o", "out", "--quiet"]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/b-candidate-2.png").write_bytes(b"mine")
+    assert main(words) == 2
+    assert "b-candidate-2.png: exists already (1 of 4 outputs do)" in capsys.readouterr().err
+    assert (tmp_path / "out/b-candidate-2.png").read_bytes() == b"mine"
+    assert not (tmp_path / "out/a.png").exists()
+    assert main([*words, "--overwrite"]) == 0
+    # One that is gone is made again.
+    (tmp_path / "out/b-candidate-2.png").unlink()
+    assert main([*words, "--resume"]) == 0
+    assert pixels("out/b-candidate-2.png").shape == (48, 48)
+
+
+def test_candidates_of_a_batch_are_no_results(capsys, tmp_path):
+    for folder in ("photos", "masks"):
+        (tmp_path / folder / "b.png").rename(tmp_path / folder / "a-candidate-2.png")
+    words = "inpaint photos --mask masks --model texture --candidates 2 -o out --quiet"
+    assert main(words.split()) == 2
+    error = capsys.readouterr().err
+    assert "a-candidate-2.png: is to hold candidate-2 of a.png and the result of a-candidate-2.png" in error
 
 
 @pytest.mark.parametrize(

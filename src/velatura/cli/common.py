@@ -17,7 +17,7 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,7 +32,18 @@ from velatura import schema, storage
 from velatura.batch import Engine, LocalEngine, RayEngine, WorkSpec, output_suffix, run_batch
 from velatura.device import limit_threads, threads
 from velatura.errors import Cancelled, InputError
-from velatura.task import Input, Output, Params, Progress, SaveOptions, Task, check_files, no_progress, parse_params
+from velatura.task import (
+    Input,
+    Output,
+    Params,
+    Progress,
+    SaveOptions,
+    Task,
+    check_apart,
+    check_files,
+    no_progress,
+    parse_params,
+)
 from velatura.tiling import DEFAULT_MEMORY_MIB
 
 __all__ = ["ImageOptions", "RunOptions", "flag", "image_command", "print_json", "progress_bar"]
@@ -354,9 +365,13 @@ def _run_one(work: WorkSpec, paths: Sequence[str | None], out: str, shared: Imag
             next(path for one, path in zip(kind.inputs, paths, strict=True) if one.leading and path)
         )
         out = storage.join(out, f"{leading.stem}-{kind.name}{output_suffix(leading, work.save.format)}")
-    if storage.is_url(out) and not shared.overwrite and storage.find(out) is not None:
-        raise InputError(f"{out} exists; choose another name or allow it to be replaced with --overwrite")
-    maps = {name: storage.place(file) for name, file in work.maps.items()}
+    params = work.checked()
+    alternatives = kind.alternatives(params, out)
+    maps = alternatives | {name: storage.place(file) for name, file in work.maps.items()}
+    check_apart(out, maps)
+    for path in (out, *maps.values()):
+        if storage.is_url(path) and not shared.overwrite and storage.find(path) is not None:
+            raise InputError(f"{path} exists; choose another name or allow it to be replaced with --overwrite")
     start = time.perf_counter()
     hushed = warnings.catch_warnings(action="ignore" if shared.quiet else None)
     with (
@@ -368,16 +383,15 @@ def _run_one(work: WorkSpec, paths: Sequence[str | None], out: str, shared: Imag
         file, *others = loan.outputs
         beside = dict(zip(maps, others, strict=True))
         # Before the model is loaded: a slip in a name is told at once.
-        check_files(loan.inputs, file, work.save, beside)
+        check_files(loan.inputs, file, work.save, beside, alternatives)
         task = work.build()
-        params = parse_params(kind.Params, work.params)
         written = task.write(loan.inputs, file, params, work.save, maps=beside, progress=progress)
         size = file.stat().st_size
     seconds = time.perf_counter() - start
     if shared.json:
         print_json(
             output=out,
-            maps=dict(work.maps),
+            maps={**alternatives, **work.maps},
             width=written.width,
             height=written.height,
             seconds=round(seconds, 3),
@@ -385,7 +399,7 @@ def _run_one(work: WorkSpec, paths: Sequence[str | None], out: str, shared: Imag
             made_by=written.made_by,
         )
     elif not shared.quiet:
-        print(f"{out}: {written.width} x {written.height}, {_in_words(size)}, {seconds:.1f} s{_beside(work)}")
+        print(f"{out}: {written.width} x {written.height}, {_in_words(size)}, {seconds:.1f} s{_beside(maps)}")
     return 0
 
 
@@ -421,13 +435,13 @@ def _run_batch(work: WorkSpec, paths: Sequence[str | None], out: str, shared: Im
         counts = [f"{report.done} done"]
         counts += [f"{report.skipped} done before"] if report.skipped else []
         counts += [f"{len(report.failed)} failed"] if report.failed else []
-        print(f"{out}: {', '.join(counts)}, {report.seconds:.1f} s{_beside(work)}")
+        print(f"{out}: {', '.join(counts)}, {report.seconds:.1f} s{_beside(work.maps)}")
     return 1 if report.failed else 0
 
 
-def _beside(work: WorkSpec) -> str:
+def _beside(maps: Mapping[str, str]) -> str:
     """Name the files, or in a batch the folders, of what was made beside the result."""
-    return "".join(f"; {name}: {path}" for name, path in work.maps.items())
+    return "".join(f"; {name}: {path}" for name, path in maps.items())
 
 
 def _in_words(size: int) -> str:

@@ -16,7 +16,7 @@ from velatura import storage
 from velatura.device import limit_threads
 from velatura.errors import Cancelled, VelaturaError
 from velatura.manifest import Notes, finished
-from velatura.task import Progress, SaveOptions, Task, no_progress, parse_params
+from velatura.task import Params, Progress, SaveOptions, Task, no_progress, parse_params
 from velatura.tiling import DEFAULT_MEMORY_MIB
 
 __all__ = ["Engine", "Job", "Outcome", "WorkSpec", "Worker", "do_job", "file_sha256", "line_of", "noted", "relative"]
@@ -89,9 +89,14 @@ class WorkSpec:
         return getattr(importlib.import_module(module), name)
 
     def map_files(self, job: Job) -> dict[str, str]:
-        """Name the files of a job that go into the folders of `maps`."""
+        """Name the files of a job beside its output: the task's alternatives, and what goes into folders of `maps`."""
+        alternatives = self.kind.alternatives(self.checked(), job.output)
         # The whole name: a.jpg and a.png may stand in one folder.
-        return {name: storage.join(folder, f"{job.name}.png") for name, folder in self.maps.items()}
+        return alternatives | {name: storage.join(folder, f"{job.name}.png") for name, folder in self.maps.items()}
+
+    def checked(self) -> Params:
+        """Give the options with what the maps ask for."""
+        return parse_params(self.kind.Params, {**self.params, **dict.fromkeys(self.maps, True)})
 
     def build(self) -> Task:
         """Make the task; a model that is named is checked."""
@@ -222,7 +227,7 @@ def do_job(task: Task, job: Job, work: WorkSpec, progress: Progress = no_progres
                 for path in loan.outputs:
                     path.parent.mkdir(parents=True, exist_ok=True)
                 here = dict(zip(maps, others, strict=True))
-                task.to_file(*loan.inputs, out=output, save=work.save, maps=here, progress=progress, **work.params)
+                task.write(loan.inputs, output, work.checked(), work.save, maps=here, progress=progress)
                 size, digest = output.stat().st_size, file_sha256(output)
             error, stop = "", False
         except Cancelled:

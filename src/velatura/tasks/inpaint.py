@@ -6,7 +6,7 @@ Which of them fills a hole is decided hole by hole: see `Inpaint`. Texture: Wexl
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from velatura.holes import Region, compose, find_coverage, find_regions, is_know
 from velatura.image import Picture, open_image, open_mask
 from velatura.image.picture import warn
 from velatura.ops.exemplar import fill_by_exemplar
-from velatura.task import Bands, ImageLike, Input, Output, Params, Progress, Result, SaveOptions, Task
+from velatura.task import Bands, ImageLike, Input, Output, Params, Progress, Result, Task
 from velatura.tasks.upscale import Upscale
 from velatura.tiling import DEFAULT_MEMORY_MIB
 
@@ -244,24 +244,12 @@ class Inpaint(Task):
             bands.maps["disagreement"] = work.disagreement
         return bands
 
-    def write(
-        self,
-        values: tuple[ImageLike | None, ...],
-        out: str | Path,
-        params: InpaintParams,
-        save: SaveOptions | None = None,
-        *,
-        maps: Mapping[str, str | Path] | None = None,
-        max_megapixels: float | None = None,
-        progress: Progress | None = None,
-    ) -> Bands:
-        """Do the work of `to_file`; candidates but the best lie beside it, as OUT-candidate-2..."""
-        out, maps = Path(out), dict(maps or {})
-        suffix = out.suffix or f".{save.format if save and save.format else 'png'}"
-        for index in range(2, params.candidates + 1):
-            name = f"candidate-{index}"
-            maps[name] = out.with_name(f"{out.stem}-{name}{suffix}")
-        return super().write(values, out, params, save, maps=maps, max_megapixels=max_megapixels, progress=progress)
+    @classmethod
+    def alternatives(cls, params: InpaintParams, out: str) -> dict[str, str]:
+        """Name the files of all candidates but the best."""
+        suffix = Path(out).suffix
+        stem = out.removesuffix(suffix)
+        return {f"candidate-{index}": f"{stem}-candidate-{index}{suffix}" for index in range(2, params.candidates + 1)}
 
     def __call__(
         self, image: ImageLike, mask: ImageLike | None = None, *, progress: Progress | None = None, **params: Any
