@@ -55,6 +55,21 @@ def test_rows_change_where_something_is_covered_and_nowhere_else():
     assert np.array_equal(made[coverage == 0], PICTURE.pixels[coverage == 0])
 
 
+@pytest.mark.parametrize(
+    ("has_mask", "color", "complaint"),
+    [
+        (True, None, "nothing to fill: no pixel of the mask is white$"),
+        (False, "123456", "nothing to fill: no pixel of the image is painted in 123456$"),
+        (True, "123456", "no pixel of the mask is white, and no pixel of the image is painted in 123456$"),
+        (False, None, "nothing to fill: no pixel of the image is fully transparent; give a mask, a box"),
+    ],
+)
+def test_what_shows_no_hole_is_named(has_mask, color, complaint):
+    picture = Picture(np.full((9, 9, 3), 200, np.uint8), np.full((9, 9), 255, np.uint8))
+    with pytest.raises(InputError, match=complaint):
+        find_coverage(picture, np.zeros((9, 9), np.uint8) if has_mask else None, None, color)
+
+
 @pytest.mark.parametrize(("level", "expected"), [(255, 255), (128, 64 + 128 / 255 * (255 - 64))])
 def test_a_hole_within_anothers_box_keeps_its_own_fill(level, expected):
     coverage = np.zeros((160, 170), np.uint8)

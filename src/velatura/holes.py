@@ -21,6 +21,7 @@ LEAST_CONTEXT, MOST_CONTEXT = 64, 512  # px around a hole that are looked at: as
 CLOSE = 12  # levels of 255 by which a painted colour may be off, in each channel: what JPEG does to it
 RIM = 2  # px around a painted colour: where a soft brush mixed it
 STRIP = 128  # rows of one band
+GIVE = "give a mask, a box (--box X,Y,W,H) or a colour (--mask-color)"
 
 Span2D = tuple[slice, slice]
 Box = tuple[int, int, int, int]
@@ -74,13 +75,21 @@ def find_coverage(
         coverage |= _painted(picture, color)
     if mask is None and box is None and color is None:
         if picture.alpha is None:
-            raise InputError("no hole to fill: give a mask, a box (--box X,Y,W,H) or a colour (--mask-color)")
+            raise InputError(f"no hole to fill: {GIVE}")
         coverage = (picture.alpha == 0) * np.uint8(255)
     if not coverage.any():
-        raise InputError("nothing to fill: no pixel of the mask is white")
+        raise InputError(f"nothing to fill: {_why_nothing(mask, color)}")
     if not is_known(coverage, picture.alpha).any():
         raise InputError("nothing is left to fill from: the whole image is hole")
     return coverage
+
+
+def _why_nothing(mask: np.ndarray | None, color: str | None) -> str:
+    """Say what was looked at, and shows no hole."""
+    reasons = ["no pixel of the mask is white"] if mask is not None else []
+    if color is not None:
+        reasons.append(f"no pixel of the image is painted in {color}")
+    return ", and ".join(reasons) or f"no pixel of the image is fully transparent; {GIVE}"
 
 
 def _painted(picture: Picture, color: str) -> np.ndarray:

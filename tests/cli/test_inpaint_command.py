@@ -11,6 +11,7 @@ from PIL import Image
 
 from velatura import storage
 from velatura.cli import main
+from velatura.tasks.inpaint import Inpaint
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +94,12 @@ def test_candidates_reach_a_store(capsys):
     assert main(["inpaint", "photos/a.png", *TWO, "-o", out]) == 2
     assert f"{other} exists" in capsys.readouterr().err
     assert storage.read(out) is None
+
+
+def test_help_names_the_models(capsys):
+    assert main(["inpaint", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert f"{', '.join(Inpaint.models())}, or a file [default: auto]" in said
 
 
 def test_no_file_is_to_hold_two_pictures(capsys, tmp_path):

@@ -13,6 +13,7 @@ pytest.importorskip("nibabel", reason="needs the extra medical")
 
 import nibabel
 from inpainters import save_vae
+from PIL import Image
 from volumes import brain, lesion, save
 
 from velatura import medical
@@ -67,6 +68,10 @@ def test_as_json_into_a_folder(capsys: pytest.CaptureFixture[str]):
         ("inpaint a.nii.gz --mask mask.nii.gz -o out.nii.gz --mask-color ff00ff", "--mask-color is for images"),
         ("inpaint a.nii.gz --mask mask.nii.gz -o out.nii.gz --quality 80", "--quality is for images"),
         ("inpaint a.nii.gz --mask mask.nii.gz -o out.nii.gz --max-megapixels 0.001", "--max-megapixels"),
+        ("inpaint a.nii.gz --mask mask.nii.gz -o out.nii.gz --engine ray", "--engine is for images"),
+        ("inpaint a.nii.gz --mask mask.nii.gz -o out.nii.gz --address host:1", "--address is for images"),
+        ("inpaint a.nii.gz --mask mask.nii.gz -o out.nii.gz --memory 64", "--memory is for images"),
+        ("inpaint a.nii.gz --mask mask.nii.gz -o out.nii.gz --no-mark", "--no-mark is for images"),
         ("inpaint a.nii.gz --mask mask.nii.gz -o out.nii.gz --model absent", "unknown model 'absent'"),
     ],
 )
@@ -82,3 +87,17 @@ def test_without_nibabel_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "nibabel", None)
     assert main([*WORDS, "-o", "out.nii.gz", "--quiet"]) == 1
     assert capsys.readouterr().err.endswith("pip install 'velatura[medical]'\n")
+
+
+def test_volumes_of_a_folder_go_one_at_a_time(capsys: pytest.CaptureFixture[str]):
+    Path("scans/one").mkdir(parents=True)
+    save(Path("scans/one/a.nii.gz"), brain())
+    words = ["inpaint", "scans", "--mask", "scans", "-o", "out", "--quiet"]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert "scans: holds no images but volumes, such as one/a.nii.gz; volumes go one at a time" in error
+    assert not Path("out").exists()
+    # Volumes beside images do not matter.
+    Image.fromarray(np.full((20, 20), 90, np.uint8)).save("scans/a.png")
+    assert main(["inpaint", "scans", "--box", "5,5,4,4", "--model", "texture", "-o", "out", "--quiet"]) == 0
+    assert Path("out/a.png").is_file()

@@ -168,6 +168,10 @@ def test_unknown_models_are_refused():
         Inpaint.from_pretrained("vae")
 
 
+def test_its_models_are_what_fills(shipped):
+    assert Inpaint.models() == ("auto", "texture", "dcgan-faces", "vae-brain", "vae-faces")
+
+
 def test_it_can_be_stopped(color, mask):
     def stop(done, total, stage):
         raise Cancelled("enough")

@@ -6,25 +6,30 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from velatura import storage
 from velatura.cli.common import ImageOptions, print_json, progress_bar
 from velatura.device import limit_threads
 from velatura.engines import WorkSpec
 from velatura.errors import InputError
+from velatura.image import SUFFIXES
 from velatura.medical import MODEL, NOTICE, fill_file, is_volume
 
 __all__ = ["inpaint_volume"]
 
 # Options of images that a volume has no use for.
 _PARAMS = ("box", "mask_color", "disagreement", "candidates")
-_SHARED = ("format", "quality", "resume", "jobs")
+_SHARED = ("format", "quality", "resume", "jobs", "engine", "address", "memory", "no_mark")
 
 
 def inpaint_volume(work: WorkSpec, paths: Sequence[str | None], out: Path, shared: ImageOptions) -> int | None:
     """Fill the holes of a volume, and say what was written and what it is worth; None if the input is no volume."""
     source, mask = paths
-    if source is None or not is_volume(source):
+    if source is None:
+        return None
+    if not is_volume(source):
+        _refuse_folder(source)
         return None
     if mask is None or not is_volume(mask):
         raise InputError(f"{source} is a volume; give a volume of its shape as --mask, over 0 = fill")
@@ -74,3 +79,17 @@ def inpaint_volume(work: WorkSpec, paths: Sequence[str | None], out: Path, share
         shape = " x ".join(map(str, filled.volume.shape))
         print(f"{out}: {shape}, {filled.voxels} voxels of {filled.slices} slices filled, {seconds:.1f} s")
     return 0
+
+
+def _refuse_folder(path: str) -> None:
+    """Refuse a folder of volumes; one that holds images, too, is a batch of these."""
+    folder = storage.place(path)
+    if storage.kind_of(folder) != "folder":
+        return
+    volume = ""
+    for file in storage.files(folder):
+        if PurePosixPath(file.path).suffix.lower() in SUFFIXES:
+            return
+        volume = file.path if is_volume(file.path) else volume
+    if volume:
+        raise InputError(f"{path}: holds no images but volumes, such as {volume}; volumes go one at a time: name one")

@@ -6,7 +6,6 @@ hold any text is offered only if `WORDS` lists it, and images are given by their
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -156,10 +155,6 @@ def _kinds() -> dict[str, Any]:
 
 def _models(kind: Any) -> tuple[str, ...]:
     """Name the models that a client may ask for: never a file."""
-    if kind.name == "inpaint":  # its cards hold a face finder, too
-        filling = importlib.import_module(kind.__module__)
-        names = (card.name for card in catalog.cards() if card.architecture in filling.ARCHITECTURES)
-        return (filling.AUTO, filling.TEXTURE, *names)
     listed: tuple[str, ...] = kind.models()
     if not listed:
         usual: list[str] = [kind.default_model] if kind.default_model else []

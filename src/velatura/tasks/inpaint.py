@@ -200,6 +200,11 @@ class Inpaint(Task):
         """Make the task; see the class."""
         return cls(name_or_path, device=device)
 
+    @classmethod
+    def models(cls) -> tuple[str, ...]:
+        """Names that `from_pretrained` takes beside files, the default first."""
+        return AUTO, TEXTURE, *(card.name for card in catalog.cards() if card.architecture in ARCHITECTURES)
+
     @cached_property
     def model(self) -> Model:
         """The networks that fill semantically."""
@@ -208,8 +213,7 @@ class Inpaint(Task):
 
         name = FACES if self._name == AUTO else self._name
         if isinstance(name, str) and not Path(name).suffix and not _is_shipped(name):
-            known = [card.name for card in catalog.cards() if card.architecture in ARCHITECTURES]
-            raise ModelError(f"unknown model {name!r}; expected {', '.join((AUTO, TEXTURE, *known))} or a file")
+            raise ModelError(f"unknown model {name!r}; expected {', '.join(self.models())} or a file")
         return load_model(name, resolve_device(self._device))
 
     def prepare(self, params: InpaintParams) -> None:
