@@ -502,7 +502,9 @@ def background_pairs(pictures: Tensor) -> tuple[NDArray[np.int64], NDArray[np.in
     sums, squares = pictures.sum((2, 3)), pictures.shape[-1] * pictures.shape[-2]
     middle = pictures[..., inner, inner]
     border = (sums - middle.sum((2, 3))) / (squares - middle.shape[-1] * middle.shape[-2])
-    kinds = kmeans2(border.double().numpy(), _clusters(len(pictures)), minit="++", seed=0)[1]
+    points, count = border.double().numpy(), _clusters(len(pictures))
+    # SciPy calls it `rng` from 1.15 on, and still takes the older name.
+    kinds = kmeans2(points, count, minit="++", seed=0)[1]  # pyright: ignore[reportCallIssue]
     alike = []
     for kind in set(kinds):
         members = np.flatnonzero(kinds == kind)
