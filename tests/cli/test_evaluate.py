@@ -124,9 +124,9 @@ def test_blend_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     data = ("--data", str(tmp_path))
     assert "unknown model 'absent'" in refusal(capsys, "blend", *data, "--model", "absent")
     assert "--reference belongs to" in refusal(capsys, "blend", *data, "--reference", str(tmp_path))
-    assert "blend, generate, inpaint, restore, stylize, upscale, fidelity" in refusal(capsys, "mix", *data).replace(
-        "'", ""
-    )
+    assert "blend, generate, imagine, inpaint, restore, stylize, upscale, fidelity" in refusal(
+        capsys, "mix", *data
+    ).replace("'", "")
 
 
 def test_report_of_blend():

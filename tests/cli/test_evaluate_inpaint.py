@@ -66,7 +66,7 @@ def test_faces_by_hand(faces: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     found: dict[str, list] = {"joined": [], "plain": []}
     for side in masks.SIDES:
         planes = torch.from_numpy(masks.half(64, 64, side)).expand(len(images), 1, 64, 64)
-        made = fill(load_model(net), images, planes, options=replace(DEFAULTS["encoder"], steps=1))
+        made = fill(load_model(net), images, planes, options=replace(DEFAULTS["encoder"], steps=1), mirror=True)
         plain = torch.where(planes > 0, made.made[:, 0], images)
         for name, some in (("joined", made.images[:, 0]), ("plain", plain)):
             both = ([np.rint(255 * one.numpy().clip(0, 1)).astype(np.uint8) for one in of] for of in (some, images))

@@ -104,7 +104,7 @@ def test_version(capsys: pytest.CaptureFixture[str]):
         (
             ["zzz"],
             "unknown command 'zzz'; known: blend, upscale, inpaint, restore, pipeline, stylize, generate, imagine, "
-            "train, evaluate, models, demo, doctor",
+            "train, evaluate, models, studio, demo, doctor",
         ),
         (["--verison"], "unknown option '--verison'; did you mean '--version'?"),
     ],

@@ -36,6 +36,6 @@ def great_circle(first: NDArray[np.float32], second: NDArray[np.float32], count:
     lengths = float(np.linalg.norm(first) * np.linalg.norm(second))
     angle = math.acos(min(max(float(first @ second) / lengths, -0.9999), 0.9999)) if lengths else 0.0
     if angle < NEAR:  # or one is the mean: the line is the arc
-        return (1 - share) * first + share * second
+        return ((1 - share) * first + share * second).astype(np.float32)
     arc = np.sin((1 - share) * angle) * first + np.sin(share * angle) * second
     return (arc / math.sin(angle)).astype(np.float32)

@@ -48,7 +48,7 @@ def plain_name(name: str | None, fallback: str = "image") -> str:
 
     Examples
     --------
-    >>> plain_name("../../etc/passwd"), plain_name("C:\photos\boat.png"), plain_name("a\r\nb.png"), plain_name("")
+    >>> plain_name("../../etc/passwd"), plain_name("C:\\photos\\boat.png"), plain_name("a\r\nb.png"), plain_name("")
     ('passwd', 'boat.png', 'ab.png', 'image')
     """
     last = re.split(r"[/\\\\]", name or "")[-1]
