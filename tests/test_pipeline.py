@@ -58,6 +58,7 @@ def test_steps_are_read(text: str, options: dict[str, str]):
         (["upscale:2"], "'upscale:2'; expected NAME or NAME:option=value"),
         (["upscale:scale=2,scale=3"], "scale is given twice"),
         (["upscale:evidence=map.png"], "step 1 (upscale): evidence is a picture beside the result"),
+        (["inpaint:box=1,1,2,2,candidates=2"], "step 1 (inpaint): one result only goes on to the next step"),
         (["blend:at=1,2"], "step 1 (blend): needs source"),
         (["blend:source=absent.png"], "step 1 (blend): absent.png: no such file"),
     ],

@@ -188,6 +188,10 @@ class _Stage:
                         f"run velatura {step.application} for it"
                     )
             params = parse_params(kind.Params, given)
+            if kind.alternatives(params, "result"):
+                raise InputError(
+                    f"one result only goes on to the next step; run velatura {step.application} for several"
+                )
         return cls(number, step, kind, params, step.options.get("model"), others)
 
     @property
