@@ -189,6 +189,15 @@ def test_it_is_a_command_of_the_shell(tmp_path: Path):
     assert done.stderr.startswith("velatura: error: missing DESTINATION")
 
 
+@pytest.mark.parametrize(("given", "policy"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_wait_without_spinning_unless_asked_to(given: str | None, policy: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert main(["--version"]) == 0
+    assert os.environ["OMP_WAIT_POLICY"] == policy
+
+
 def test_python_runs_it_as_a_module():
     done = subprocess.run([sys.executable, "-m", "velatura", "--version"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, __version__)

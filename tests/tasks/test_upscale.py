@@ -721,3 +721,11 @@ def test_nothing_is_supposed_where_nobody_looks(files, photo):
     seen = Upscale(files["srresnet"])(np.dstack([photo, alpha]), evidence=True).maps["evidence"].pixels
     assert not seen[:, :96].any()
     assert seen[:, 104:].any()
+
+
+def test_drawn_pictures_are_enlarged_one_by_one():
+    seen = []
+    pictures = [Picture(np.full((4, 6, 3), value, np.uint8)) for value in (50, 180)]
+    large = module.enlarged(pictures, 2, device="cpu", progress=lambda *what: seen.append(what))
+    assert [(picture.height, picture.width) for picture in large] == [(8, 12)] * 2
+    assert seen == [(1, 2, "enlarging"), (2, 2, "enlarging")]

@@ -138,6 +138,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit code: 0, 1, 2 or 130 as described above.
     """
+    # Read when torch is loaded. Threads that wait spinning take the time of those they wait for: beside other work on
+    # all cores a command took four times as long; alone it takes a hundredth or two longer.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with _one_line_warnings(), _stop_on_termination():
         try:
             # A file name may hold what the terminal cannot show; that must not undo the work.

@@ -19,6 +19,7 @@ from velatura.image.encode import file_of
 from velatura.image.metadata import state_origin
 from velatura.ops.latents import great_circle
 from velatura.task import ImageLike, Output, Params, Progress, no_progress, parse_params
+from velatura.tasks.upscale import enlarged
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -286,7 +287,7 @@ class Generate:
             pictures.append(picture)
             progress(i + 1, len(drawn.values), "generating")
         if checked.upscale is not None:
-            pictures = self._enlarged(pictures, checked.upscale, progress)
+            pictures = enlarged(pictures, checked.upscale, device=self._device, progress=progress)
         inputs = tuple(file.absolute() for file in (file_of(coarse), file_of(latents)) if file)
         return Generated(pictures=tuple(pictures), made_by=self.made_by, inputs=inputs, latents=drawn, params=checked)
 
@@ -379,17 +380,7 @@ class Generate:
             label = None if latents.classes is None else torch.tensor([latents.classes[i]], device=device)
             with torch.inference_mode():
                 image = network.sample(z, label, coarse) if isinstance(network, LAPGAN) else network(z)
-            levels = (255 * image[0].float().clamp(0, 1)).round().byte().permute(1, 2, 0)
-            yield Picture(np.ascontiguousarray(levels.cpu().numpy()))
-
-    def _enlarged(self, pictures: list[Picture], scale: float, progress: Progress) -> list[Picture]:
-        from velatura.tasks.upscale import Upscale
-
-        upscale, large = Upscale.from_pretrained(device=self._device), []
-        for i, picture in enumerate(pictures):
-            large.append(upscale(picture, scale=scale).picture)
-            progress(i + 1, len(pictures), "enlarging")
-        return large
+            yield Picture(rescaled(np.ascontiguousarray(image[0].float().permute(1, 2, 0).cpu()), np.uint8))
 
 
 def generate(model: str | Path | None = None, count: int = 1, *, device: str = "auto", **params: Any) -> Generated:

@@ -18,6 +18,7 @@ from velatura.errors import InputError
 from velatura.image import Picture, Sheet, open_image, rescaled
 from velatura.image.encode import file_of
 from velatura.task import ImageLike, Output, Params, Progress, no_progress, parse_params
+from velatura.tasks.upscale import enlarged
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -170,7 +171,7 @@ class Imagine:
             pictures.append(self._made(sentence, self._noise(checked.seed, i if len(sentences) == 1 else 0, start)))
             progress(i + 1, count, "imagining")
         if checked.upscale is not None:
-            pictures = self._enlarged(pictures, checked.upscale, progress)
+            pictures = enlarged(pictures, checked.upscale, device=self._device, progress=progress)
         file = file_of(style)
         return Imagined(
             pictures=tuple(pictures),
@@ -241,17 +242,7 @@ class Imagine:
 
         with torch.inference_mode():
             image = self.network(z.to(sentence.device), sentence)[0]
-        levels = (255 * image.float().clamp(0, 1)).round().byte().permute(1, 2, 0)
-        return Picture(np.ascontiguousarray(levels.cpu().numpy()))
-
-    def _enlarged(self, pictures: list[Picture], scale: float, progress: Progress) -> list[Picture]:
-        from velatura.tasks.upscale import Upscale
-
-        upscale, large = Upscale.from_pretrained(device=self._device), []
-        for i, picture in enumerate(pictures):
-            large.append(upscale(picture, scale=scale).picture)
-            progress(i + 1, len(pictures), "enlarging")
-        return large
+        return Picture(rescaled(np.ascontiguousarray(image.float().permute(1, 2, 0).cpu()), np.uint8))
 
 
 def imagine(

@@ -27,6 +27,7 @@ from velatura.completion import (
     place_of_whole,
     put_back,
 )
+from velatura.device import limit_threads
 from velatura.errors import InputError, ModelError
 from velatura.holes import Region, compose, find_coverage, find_regions, is_known
 from velatura.image import Picture, open_image, open_mask
@@ -45,6 +46,7 @@ __all__ = ["Inpaint", "InpaintParams", "inpaint"]
 
 AUTO, TEXTURE = "auto", "texture"
 FACES, FINDER = "vae-faces", "face-finder"  # what `auto` takes
+FEW = 2  # images searched for at once that one thread fills as quickly as several
 ARCHITECTURES = ("VAE", "Generator")  # that fill holes
 LEVELS = 64  # of 255: the standard deviation of candidates that a map of disagreement shows in white
 STRIP = 128  # rows of a map
@@ -436,17 +438,20 @@ class _Work:
         cuts = [cut(self.picture, self.known, place) for place in places]
         images, masks = (torch.from_numpy(np.stack(parts)) for parts in zip(*cuts, strict=True))
         options = self.params.search()
-        found = fill(
-            self.model,
-            torch.from_numpy(as_channels(images.numpy(), self.model.channels)),
-            masks[:, None],
-            method=self.params.method,
-            options=options,
-            candidates=self.params.candidates,
-            mirror=self.params.mirror,
-            seed=self.params.seed,
-            tick=lambda step: self.progress(step, options.steps, "searching"),
-        )
+        # A few small images are thousands of tiny operations: a second thread gains nothing, and waits for a busy core.
+        few = len(places) * self.params.candidates <= FEW
+        with limit_threads(1 if few else None):
+            found = fill(
+                self.model,
+                torch.from_numpy(as_channels(images.numpy(), self.model.channels)),
+                masks[:, None],
+                method=self.params.method,
+                options=options,
+                candidates=self.params.candidates,
+                mirror=self.params.mirror,
+                seed=self.params.seed,
+                tick=lambda step: self.progress(step, options.steps, "searching"),
+            )
         squares = {}
         for place, made, image, mask in zip(places, found.made, images, masks, strict=True):
             made = torch.from_numpy(as_channels(made.numpy(), self.picture.channels))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["Upscale", "UpscaleParams", "upscale"]
+__all__ = ["Upscale", "UpscaleParams", "enlarged", "upscale"]
 
 MODEL = "srresnet"
 KERNELS: dict[str, Kernel] = {"bicubic": "bicubic", "lanczos": "lanczos"}  # models that are none
@@ -350,6 +350,29 @@ def upscale(
     (100, 100, 3)
     """
     return Upscale.from_pretrained(model, device=device)(image, progress=progress, **params)
+
+
+def enlarged(pictures: Sequence[Picture], scale: float, *, device: str, progress: Progress) -> list[Picture]:
+    """Enlarge pictures that another task drew, by the default model.
+
+    Parameters
+    ----------
+    pictures : sequence of Picture
+    scale : float
+        As in `UpscaleParams`.
+    device : str
+    progress : callable
+        Told of every picture, in the stage "enlarging".
+
+    Returns
+    -------
+    list of Picture
+    """
+    task, large = Upscale.from_pretrained(device=device), []
+    for i, picture in enumerate(pictures):
+        large.append(task(picture, scale=scale).picture)
+        progress(i + 1, len(pictures), "enlarging")
+    return large
 
 
 # --- rows of colour, float32 in [0, 1] ----------------------------------------------------------------------------
