@@ -81,3 +81,9 @@ print(torch.get_num_threads())
 
 def test_half_precision_is_native_or_none():
     assert half_precision(torch.device("cpu")) in (None, torch.bfloat16)
+    assert half_precision(torch.device("mps")) == torch.float16
+
+
+def test_gradients_are_never_computed_in_float16():
+    assert half_precision(torch.device("mps"), gradients=True) is None
+    assert half_precision(torch.device("cpu"), gradients=True) == half_precision(torch.device("cpu"))

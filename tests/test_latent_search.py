@@ -86,6 +86,22 @@ def test_each_image_is_searched_for_itself(task):
         torch.testing.assert_close(alone.z, both.z[i : i + 1])
 
 
+def test_steps_may_be_computed_in_half_precision(task):
+    generator, truth, image, mask = task
+    seen = []
+
+    class Watched(nn.Module):
+        def forward(self, z):
+            made = generator(z)
+            seen.append(made.dtype)
+            return made
+
+    found = search(Watched(), image, mask, torch.zeros(2, 4), Search(300, prior=0), half=torch.bfloat16)
+    assert seen.count(torch.bfloat16) == 300
+    assert found.image.dtype == found.context.dtype == torch.float32
+    assert (found.z - truth).abs().max() < 0.1
+
+
 def test_the_best_step_counts_not_the_last(task):
     generator, truth, image, mask = task
     found = search(generator, image, mask, truth, Search(5, rate=10.0, prior=0))

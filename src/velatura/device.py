@@ -105,16 +105,18 @@ def resolve_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def half_precision(device: torch.device) -> torch.dtype | None:
+def half_precision(device: torch.device, *, gradients: bool = False) -> torch.dtype | None:
     """Give the half-precision type that ``device`` computes natively, or None where float32 is as fast.
 
-    On a CPU that is bfloat16 with AVX-512 BF16 or AMX; emulated bfloat16 is slower than float32.
+    On a CPU that is bfloat16 with AVX-512 BF16 or AMX; emulated bfloat16 is slower than float32. With ``gradients``
+    never float16, whose smallest numbers are too large for them.
     """
     import torch
 
+    short = None if gradients else torch.float16
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else short
     if device.type in ("mps", "xpu"):
-        return torch.float16
+        return short
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return torch.bfloat16 if probe is not None and probe() else None

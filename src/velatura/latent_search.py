@@ -135,6 +135,7 @@ def search(
     options: Search,
     *,
     critic: nn.Module | None = None,
+    half: torch.dtype | None = None,
     tick: Callable[[int], None] = lambda step: None,
 ) -> Found:
     """Search for latents; by Adam each image of the batch for itself, by L-BFGS with one curvature for all.
@@ -153,6 +154,8 @@ def search(
     critic : nn.Module, optional
         Gives logits of being real: the prior loss is the paper's ``log(1 - D(G(z)))``. Without it ``z`` is taken as
         standard normal, and the loss is the mean of its squares.
+    half : torch.dtype, optional
+        What the steps are computed in, where the device is quick at it; what is found is float32 in any case.
     tick : callable
         Called with the number of steps done; may raise to stop.
 
@@ -167,7 +170,7 @@ def search(
     kept = z.detach().clone()
 
     def losses() -> tuple[Tensor, Tensor, Tensor]:
-        made = generator(z)
+        made = generator(z).float()
         context = context_loss(made, image, weights, options.norm)
         # log(1 - D) of a logit is -softplus.
         prior = z.square().mean(1) if critic is None else -functional.softplus(critic(made).reshape(len(z), -1).mean(1))
@@ -180,7 +183,8 @@ def search(
 
     def closure() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
-        total = losses()[2]
+        with torch.autocast(z.device.type, half, enabled=half is not None):
+            total = losses()[2]
         remember(total)
         total.sum().backward(inputs=[z])
         return total.sum()

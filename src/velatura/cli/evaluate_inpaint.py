@@ -193,6 +193,7 @@ class _Row:
 
     def fills(self, images: Tensor, planes: Tensor, seed: int = 0) -> Fills:
         """Fill as the product does; the search from a random start takes several pictures at a time."""
+        from velatura.device import half_precision
         from velatura.semantic import fill
 
         group = GROUP if self.method == "latent" else None
@@ -205,6 +206,7 @@ class _Row:
             mirror=self.mirror,
             seed=seed,
             group=group,
+            half=half_precision(self.model.device, gradients=True),
         )
 
     def __call__(self, images: Tensor, planes: Tensor) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ from velatura.completion import (
     place_of_whole,
     put_back,
 )
-from velatura.device import limit_threads
+from velatura.device import half_precision, limit_threads
 from velatura.errors import InputError, ModelError
 from velatura.holes import Region, compose, find_coverage, find_regions, is_known
 from velatura.image import Picture, open_image, open_mask
@@ -450,6 +450,7 @@ class _Work:
                 candidates=self.params.candidates,
                 mirror=self.params.mirror,
                 seed=self.params.seed,
+                half=half_precision(self.model.device, gradients=True),
                 tick=lambda step: self.progress(step, options.steps, "searching"),
             )
         squares = {}
