@@ -18,6 +18,8 @@ __all__ = ["Fill", "Region", "compose", "find_coverage", "find_regions", "is_kno
 
 NEAR = 8  # px: holes that lie as near are filled together
 LEAST_CONTEXT, MOST_CONTEXT = 64, 512  # px around a hole that are looked at: as many as it is long, within these
+CELL = 512  # px: side of the pieces that long thin holes, such as scratches, are filled in
+THIN = 32  # px: what is thicker is filled at once, however large
 CLOSE = 12  # levels of 255 by which a painted colour may be off, in each channel: what JPEG does to it
 RIM = 2  # px around a painted colour: where a soft brush mixed it
 STRIP = 128  # rows of one band
@@ -128,11 +130,17 @@ class Region:
         Rows and columns of what is filled, and with it of what is looked at.
     own : numpy.ndarray
         (h, w) bool: the pixels of the inner part that are this region's holes; another's may reach into it.
+    before : tuple of int
+        Regions of the same long hole, by their place in the list, that are filled before it and that it goes on from.
+    share : float
+        One over the number of pieces of that hole.
     """
 
     inner: Span2D
     outer: Span2D
     own: np.ndarray
+    before: tuple[int, ...] = ()
+    share: float = 1.0
 
     @property
     def within(self) -> Span2D:
@@ -140,9 +148,19 @@ class Region:
         rows, cols = (_moved(inner, -outer.start) for inner, outer in zip(self.inner, self.outer, strict=True))
         return rows, cols
 
+    def overlap(self, box: Span2D) -> tuple[Span2D, Span2D]:
+        """Give where the inner part and a box overlap, counted from the corner of the box and of the inner part."""
+        parts = [
+            (slice(max(mine.start, other.start), min(mine.stop, other.stop)), other.start, mine.start)
+            for mine, other in zip(self.inner, box, strict=True)
+        ]
+        (rows, outer_top, inner_top), (cols, outer_left, inner_left) = parts
+        in_box = _moved(rows, -outer_top), _moved(cols, -outer_left)
+        return in_box, (_moved(rows, -inner_top), _moved(cols, -inner_left))
+
 
 def find_regions(coverage: np.ndarray, alpha: np.ndarray | None) -> list[Region]:
-    """List the holes, those near each other as one; something is known around each."""
+    """List the holes, those near each other as one, long thin ones in pieces; something is known around each."""
     rows, cols = np.flatnonzero(coverage.any(1)), np.flatnonzero(coverage.any(0))
     top, left = int(rows[0]), int(cols[0])
     within = coverage[top : rows[-1] + 1, left : cols[-1] + 1] > 0
@@ -150,16 +168,44 @@ def find_regions(coverage: np.ndarray, alpha: np.ndarray | None) -> list[Region]
     ndimage.label(ndimage.maximum_filter(within, 2 * NEAR + 1), output=labels)
     regions = []
     for number, (down, across) in enumerate(ndimage.find_objects(labels), start=1):
-        inner = _moved(down, top), _moved(across, left)
-        context = min(max(*(part.stop - part.start for part in inner), LEAST_CONTEXT), MOST_CONTEXT)
-        outer = _grown(inner, context, coverage.shape)
-        # Where all around is transparent, what is seen lies further away.
-        while not is_known(coverage[outer], None if alpha is None else alpha[outer]).any():
-            context *= 2
-            outer = _grown(inner, context, coverage.shape)
         own = (labels[down, across] == number) & within[down, across]
-        regions.append(Region(inner, outer, own))
+        pieces, first = list(_pieces(own)), len(regions)
+        for piece in pieces:
+            rows, cols = (_moved(part, box.start) for part, box in zip(piece, (down, across), strict=True))
+            inner = _moved(rows, top), _moved(cols, left)
+            long = max(part.stop - part.start for part in inner) if len(pieces) == 1 else 0
+            outer = _around(inner, min(max(long, LEAST_CONTEXT), MOST_CONTEXT), coverage, alpha)
+            before = (i for i in range(first, len(regions)) if _overlap(regions[i].inner, outer))
+            regions.append(Region(inner, outer, own[piece], tuple(before), 1 / len(pieces)))
     return regions
+
+
+def _pieces(own: np.ndarray) -> Iterator[Span2D]:
+    """Cut a hole into cells if it is long and thin: what is looked at around it would be most of the photograph."""
+    height, width = own.shape
+    if max(height, width) <= 2 * CELL or ndimage.binary_erosion(own, np.ones((THIN, THIN), bool)).any():
+        yield slice(0, height), slice(0, width)
+        return
+    for top in range(0, height, CELL):
+        for left in range(0, width, CELL):
+            cell = own[top : top + CELL, left : left + CELL]
+            if cell.any():
+                down, across = ndimage.find_objects(cell.astype(np.uint8))[0]
+                yield _moved(down, top), _moved(across, left)
+
+
+def _overlap(a: Span2D, b: Span2D) -> bool:
+    return all(one.start < other.stop and other.start < one.stop for one, other in zip(a, b, strict=True))
+
+
+def _around(inner: Span2D, context: int, coverage: np.ndarray, alpha: np.ndarray | None) -> Span2D:
+    """Say what is looked at around a hole; something of it is known."""
+    outer = _grown(inner, context, coverage.shape)
+    # Where all around is transparent, what is seen lies further away.
+    while not is_known(coverage[outer], None if alpha is None else alpha[outer]).any():
+        context *= 2
+        outer = _grown(inner, context, coverage.shape)
+    return outer
 
 
 def _grown(inner: Span2D, by: int, shape: tuple[int, ...]) -> Span2D:

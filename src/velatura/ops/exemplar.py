@@ -22,19 +22,24 @@ from scipy import ndimage
 from velatura.ops.poisson import membrane, ring
 from velatura.ops.pyramid import double, halve
 
-__all__ = ["fill_by_exemplar"]
+__all__ = ["SEARCHED", "fill_by_exemplar"]
 
 RADIUS = 3  # of a patch: 7 x 7 pixels, Wexler et al. have 5 to 7
 SMALLEST = 24  # pixels: the shorter side of the coarsest level has at least as many
 ROUNDS = (12, 8, 5, 3)  # turns of finding and voting, from the coarsest level on; the last number for all finer ones
-SEARCHED = 40_000  # patches; a level with more takes its partners over from the coarser one
+SEARCHED = 40_000  # patches of a level that are searched for
 STEPS = (4, 2, 1)  # distances at which a pixel asks its neighbours
 QUANTILE = 0.5  # of the costs: their usual size; .75, as in Wexler et al., blurs grass, .2 leaves patches side by side
 CHUNK = 1 << 22  # numbers compared at a time
 
 
 def fill_by_exemplar(
-    image: np.ndarray, hole: np.ndarray, *, seed: int = 0, tick: Callable[[], None] = lambda: None
+    image: np.ndarray,
+    hole: np.ndarray,
+    *,
+    seed: int = 0,
+    searched: int = SEARCHED,
+    tick: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """Fill a hole from the image's own patches.
 
@@ -46,6 +51,8 @@ def fill_by_exemplar(
         (H, W) bool.
     seed : int
         Of the random search.
+    searched : int
+        Patches; a level with more takes its partners over from the coarser one.
     tick : callable
         Called between the steps; may raise to stop the work.
 
@@ -78,7 +85,7 @@ def fill_by_exemplar(
             offsets = None
             continue
         partners = search.started(offsets, rng)
-        few = len(search.places) <= SEARCHED or offsets is None
+        few = len(search.places) <= searched or offsets is None
         for _ in range(ROUNDS[min(depth, len(ROUNDS) - 1)] if few else 1):
             tick()
             partners, costs = (

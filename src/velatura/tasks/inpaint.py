@@ -6,7 +6,7 @@ Which of them fills a hole is decided hole by hole: see `Inpaint`. Texture: Wexl
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from velatura.errors import InputError, ModelError
 from velatura.holes import Region, compose, find_coverage, find_regions, is_known
 from velatura.image import Picture, open_image, open_mask
 from velatura.image.picture import warn
-from velatura.ops.exemplar import fill_by_exemplar
+from velatura.ops.exemplar import SEARCHED, fill_by_exemplar
 from velatura.task import Bands, ImageLike, Input, Output, Params, Progress, Result, Task
 from velatura.tasks.upscale import Upscale
 from velatura.tiling import DEFAULT_MEMORY_MIB
@@ -408,7 +408,8 @@ class _Work:
                 if places:
                     candidate.append(self._seen(region, [(place, squares[id(place)][index]) for place in places], tick))
                 else:
-                    candidate.append(self._texture(region, self.params.seed + index, tick))
+                    before = [(self.regions[i], candidate[i]) for i in region.before]
+                    candidate.append(self._texture(region, self.params.seed + index, tick, before))
         self.progress(len(self.regions), len(self.regions), "filling")
         return fills
 
@@ -423,7 +424,7 @@ class _Work:
         if done[region.own].all():
             return filled
         # What lies beyond the squares; not by the seed, which is for what is chosen at random: a face is not.
-        return self._texture(region, 0, tick, (filled, done))
+        return self._texture(region, 0, tick, [(replace(region, own=done), filled)])
 
     def _squares(self) -> dict[int, list[np.ndarray]]:
         """Fill the squares of all places at once: for each, by its identity, all candidates, (S, S, C)."""
@@ -467,15 +468,18 @@ class _Work:
         region: Region,
         seed: int,
         tick: Callable[[], None],
-        before: tuple[np.ndarray, np.ndarray] | None = None,
+        before: Sequence[tuple[Region, np.ndarray]] = (),
     ) -> np.ndarray:
         """Fill one region, or what is left of it, from what is around: (h, w, C) float32 in [0, 1], its inner part."""
         window = self.picture.pixels[region.outer] * np.float32(1 / self.picture.white)
         hole = ~self.known[region.outer]
-        if before is not None:
-            window[region.within] = before[0]
-            hole[region.within] &= ~before[1]
-        return fill_by_exemplar(window, hole, seed=seed, tick=tick)[region.within].copy()
+        for other, fill in before:
+            here, there = other.overlap(region.outer)
+            window[here] = np.where(other.own[there][..., None], fill[there], window[here])
+            hole[here] &= ~other.own[there]
+        # All pieces of a hole together are searched as long as one hole.
+        searched = int(SEARCHED * region.share)
+        return fill_by_exemplar(window, hole, seed=seed, searched=searched, tick=tick)[region.within].copy()
 
     def bands(self, index: int) -> Bands:
         """Hand out the rows of one candidate."""
