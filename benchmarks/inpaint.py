@@ -308,20 +308,36 @@ def steps_of(name: str, settings: tuple[str, ...], count: int) -> tuple[list[flo
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
-def file_to_file(folder: str, box: tuple[int, int, int, int]) -> tuple[float, str, int]:
-    """Fill a hole of a large photograph: the process's peak in MiB, what filled it, pixels changed outside the hole."""
+def file_to_file(folder: str) -> tuple[float, str, int]:
+    """Fill the holes of a large photograph: the process's peak in MiB, what filled them, pixels changed outside."""
     from PIL import Image
 
     from velatura import Inpaint
 
     inpaint = Inpaint.from_pretrained()
-    source, out = Path(folder, "photo.png"), Path(folder, "out.png")
-    made_by = inpaint.write((source,), out, inpaint.Params(box=box)).made_by
+    source, mask, out = (Path(folder, f"{name}.png") for name in ("photo", "mask", "out"))
+    made_by = inpaint.write((source, mask), out, inpaint.Params()).made_by
     peak = resident("VmHWM") / 2**20
     changed = (np.asarray(Image.open(source)) != np.asarray(Image.open(out))).any(-1)
-    x, y, width, height = box
-    changed[y : y + height, x : x + width] = False
-    return peak, made_by or "texture", int(changed.sum())
+    return peak, made_by or "texture", int((changed & (np.asarray(Image.open(mask)) == 0)).sum())
+
+
+def box_mask(shape: tuple[int, ...], x: int, y: int, width: int, height: int) -> np.ndarray:
+    """A hole that is a box."""
+    mask = np.zeros(shape[:2], np.uint8)
+    mask[y : y + height, x : x + width] = 255
+    return mask
+
+
+def scratches(shape: tuple[int, ...], count: int = 20) -> np.ndarray:
+    """Lines of two to eight pixels from the upper to the lower border."""
+    from PIL import Image, ImageDraw
+
+    rng, mask = np.random.default_rng(0), Image.new("L", (shape[1], shape[0]))
+    for _ in range(count):
+        ends = (int(rng.integers(shape[1])), 0, int(rng.integers(shape[1])), shape[0])
+        ImageDraw.Draw(mask).line(ends, fill=255, width=int(rng.integers(2, 9)))
+    return np.asarray(mask)
 
 
 def memory(model: str | None, quick: bool) -> Iterator[Figure]:
@@ -331,15 +347,18 @@ def memory(model: str | None, quick: bool) -> Iterator[Figure]:
 
     if quick:
         return
-    photographs = {
-        "wall": (lambda: np.tile(data.coffee(), (8, 7, 1))[:3000, :4000], (2000, 1500, 200, 200)),
-        "face": (lambda: photograph("astronaut", 3464, 3464), (1403, 945, 240, 140)),  # over the mouth
+    wall, face = np.tile(data.coffee(), (8, 7, 1))[:3000, :4000], photograph("astronaut", 3464, 3464)
+    cases = {
+        "a hole of 200x200 in a wall": (wall, box_mask(wall.shape, 2000, 1500, 200, 200)),
+        "a hole of 240x140 over a mouth": (face, box_mask(face.shape, 1403, 945, 240, 140)),
+        "20 scratches from top to bottom": (wall, scratches(wall.shape)),
     }
-    for name, (make, box) in photographs.items():
+    for name, (photo, mask) in cases.items():
         with tempfile.TemporaryDirectory() as folder:
-            Image.fromarray(make()).save(Path(folder, "photo.png"))
-            value, made_by, changed = in_own_process(file_to_file, folder, box)
-        words = f"12 megapixels, hole of {box[2]}x{box[3]}, {name}, by {made_by}"
+            for file, pixels in (("photo", photo), ("mask", mask)):
+                Image.fromarray(pixels).save(Path(folder, f"{file}.png"))
+            value, made_by, changed = in_own_process(file_to_file, folder)
+        words = f"12 megapixels, {name}, by {made_by}"
         yield Figure(part="memory", name=f"{words}, whole process", value=value, unit="MiB", bar=1024)
         yield Figure(part="memory", name=f"{words}, changed outside", value=changed, unit="pixels", bar=0)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from velatura.errors import InputError
-from velatura.holes import compose, find_coverage, find_regions, is_known
+from velatura.holes import CELL, LEAST_CONTEXT, Region, compose, find_coverage, find_regions, is_known
 from velatura.image import Picture
 
 PICTURE = Picture(np.arange(60 * 80 * 3, dtype=np.uint32).astype(np.uint8).reshape(60, 80, 3))
@@ -40,6 +40,47 @@ def test_holes_near_each_other_are_one_region():
     assert far.outer[0].start <= far.inner[0].start
     rows, cols = far.within
     assert np.array_equal(coverage[far.outer][rows, cols], coverage[far.inner])
+
+
+@pytest.fixture
+def scratch():
+    """A line of three pixels across and down 1300 x 1500."""
+    coverage = np.zeros((1300, 1500), np.uint8)
+    for x in range(1500):
+        y = 10 + x * 1270 // 1500
+        coverage[y : y + 3, x] = 255
+    return coverage
+
+
+def test_long_thin_holes_are_cut_into_pieces_that_go_on_from_those_before(scratch):
+    regions, owned = find_regions(scratch, None), np.zeros(scratch.shape, int)
+    for number, region in enumerate(regions):
+        owned[region.inner] += region.own
+        assert max(part.stop - part.start for part in region.outer) <= CELL + 2 * LEAST_CONTEXT
+        touching = [i for i in range(number) if np.any(owned_by(regions[i], scratch.shape)[region.outer])]
+        assert set(touching) <= set(region.before) <= set(range(number))
+    assert np.array_equal(owned, scratch > 0)  # each pixel is one piece's
+    assert len(regions) >= 3
+    assert sum(region.share for region in regions) == pytest.approx(1)
+
+
+def owned_by(region, shape):
+    found = np.zeros(shape, bool)
+    found[region.inner] = region.own
+    return found
+
+
+def test_a_thick_hole_is_never_cut(scratch):
+    scratch[520:560, 600:640] = 255  # on the line
+    (region,) = find_regions(scratch, None)
+    assert (region.before, region.share) == ((), 1)
+
+
+def test_where_a_region_and_a_box_overlap():
+    region = Region((slice(10, 20), slice(30, 50)), (slice(0, 40), slice(0, 60)), np.ones((10, 20), bool))
+    here, there = region.overlap((slice(15, 90), slice(0, 35)))
+    assert here == (slice(0, 5), slice(30, 35))
+    assert there == (slice(5, 10), slice(0, 5))
 
 
 def test_rows_change_where_something_is_covered_and_nowhere_else():

@@ -36,6 +36,20 @@ def test_it_sees_mask_and_known_pixels():
     assert not torch.equal(net(image, some).mean, net(bright, some).mean)
 
 
+def test_a_mirrored_one_sees_the_far_side_from_its_first_map_on():
+    torch.manual_seed(0)
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., :32] = 1
+    reached = []
+    for mirrored in (False, True):
+        net, image = MaskedEncoder(8, width=4, mirrored=mirrored), torch.rand(1, 3, 64, 64, requires_grad=True)
+        first = net.look(image, mask)[1][0]
+        (slope,) = torch.autograd.grad(first[..., :4].sum(), image)  # of what is made of the far left
+        reached.append((slope[..., -8:] != 0).any().item())
+        assert (slope[..., :32] == 0).all()  # the hole itself is never read
+    assert reached == [False, True]
+
+
 def test_images_do_not_depend_on_their_neighbours():
     net = MaskedEncoder(8, width=4).eval()
     image, mask = torch.rand(4, 3, 64, 64), (torch.rand(4, 1, 64, 64) < 0.5).float()

@@ -11,6 +11,7 @@ import velatura
 from velatura import catalog, semantic
 from velatura.errors import Cancelled, InputError, ModelError, VelaturaError
 from velatura.faces import _load_finder
+from velatura.holes import CELL
 from velatura.image import ImageWarning
 from velatura.latent_search import Search
 from velatura.semantic import DEFAULTS
@@ -69,6 +70,19 @@ def test_two_holes_in_one_box_do_not_touch_what_lies_between(color):
     filled = inpaint(color, mask).image
     assert np.array_equal(filled[mask == 0], color[mask == 0])
     assert not np.array_equal(filled[60:80, 70:90], color[60:80, 70:90])
+
+
+def test_a_long_scratch_is_filled_piece_by_piece_without_a_seam():
+    photo = np.tile(data.camera()[:, 100:300], (3, 2))[:1400]  # trouser, coat, sky, grass
+    mask = np.zeros(photo.shape, np.uint8)
+    mask[:, 290:294] = 255
+    filled = inpaint(photo, mask, model="texture").image
+    assert np.array_equal(filled[mask == 0], photo[mask == 0])
+    wrong = (filled.astype(float) - photo)[:, 290:294]
+    steps = np.abs(np.diff(wrong, axis=0)).mean(1)
+    ends = [CELL * (i + 1) - 1 for i in range(len(photo) // CELL)]
+    assert np.sqrt(np.square(wrong).mean()) < 25
+    assert steps[ends].max() < 3 * steps.mean()
 
 
 def test_box_color_and_transparency_say_the_same(color, mask):

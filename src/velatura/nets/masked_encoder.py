@@ -74,6 +74,8 @@ class MaskedEncoder(nn.Module):
         As of `velatura.nets.dcgan.Generator`, whose latents it tells. With a basis the network starts from what the
         known pixels say of the latents if the basis were all that there is (`linear_posterior`), sees the image of
         that in place of the membrane, and learns what is to be changed.
+    mirrored : bool
+        Whether the network sees the known pixels from the right to the left, too: of a brain the other side tells.
 
     Raises
     ------
@@ -103,12 +105,13 @@ class MaskedEncoder(nn.Module):
         width: int = 48,
         kernel: int = 3,
         basis: int = 0,
+        mirrored: bool = False,
     ) -> None:
         super().__init__()
         if size % 2**HALVINGS or kernel % 2 == 0:
             raise ValueError(f"got size {size}, kernel {kernel}; expected a multiple of {2**HALVINGS}, an odd kernel")
-        self.latent, self.channels, self.size = latent, channels, size
-        self.trunk = Trunk(2 * channels + 1, width, kernel, norm="pixel")
+        self.latent, self.channels, self.size, self.mirrored = latent, channels, size, mirrored
+        self.trunk = Trunk(2 * channels + 1 + mirrored * (channels + 1), width, kernel, norm="pixel")
         self.squeeze = nn.Conv2d(4 * width, 2 * width, 3, padding=1)
         self.tell = nn.Linear(2 * width * (size >> HALVINGS) ** 2, 2 * latent)
         if basis:
@@ -137,7 +140,10 @@ class MaskedEncoder(nn.Module):
         with torch.autocast(image.device.type, enabled=False), torch.no_grad():
             guess = self._guess(image, known) if hasattr(self, "basis") else None
             filled = membrane(image, mask) if guess is None else known * image + mask * self._image(guess.mean)
-        maps = self.trunk.maps(torch.cat([2 * filled - 1, (2 * image - 1) * known, mask], dim=1))
+        shown = [(2 * image - 1) * known, mask]
+        if self.mirrored:
+            shown += [planes.flip(-1) for planes in shown]
+        maps = self.trunk.maps(torch.cat([2 * filled - 1, *shown], dim=1))
         x = functional.leaky_relu(self.squeeze(functional.leaky_relu(maps[-1], SLOPE)), SLOPE)
         mean, log_variance = self.tell(x.flatten(1)).float().chunk(2, dim=1)
         if guess is not None:

@@ -27,6 +27,8 @@ class VAE(nn.Module):
         As of `velatura.nets.dcgan.Generator`, which is the decoder. A seeing one is shown what the encoder saw around a
         hole (Ivanov et al. 2019, section 4.3), so that latents need not tell it; of an image without a hole, or of no
         image, it knows the latents alone.
+    mirrored
+        As of `velatura.nets.masked_encoder.MaskedEncoder`, which is the encoder.
 
     Attributes
     ----------
@@ -59,9 +61,10 @@ class VAE(nn.Module):
         kernel: int = 3,
         basis: int = 0,
         seeing: bool = False,
+        mirrored: bool = False,
     ) -> None:
         super().__init__()
-        self.encoder = MaskedEncoder(latent, channels, size, width, kernel, basis)
+        self.encoder = MaskedEncoder(latent, channels, size, width, kernel, basis, mirrored)
         self.decoder = Generator(latent, channels, size, width, kernel, basis=basis, seeing=seeing)
 
     @torch.no_grad()

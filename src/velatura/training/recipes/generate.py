@@ -99,6 +99,7 @@ class VAEConfig(_GeneratorConfig):
     content: dict[str, float] = Field({}, description="layers of the features and their weights; {}: none")
     matrix_rate: float = Field(0.0, ge=0, description="Muon's rate for the inner layers; 0 = Adam for all")
     seeing: bool = Field(False, description="whether the decoder is shown what the encoder saw around a hole")
+    mirrored: bool = Field(False, description="whether the encoder sees the known pixels mirrored, too: brains")
 
 
 class _Pictured:
@@ -247,7 +248,7 @@ class TrainVAE(_Pictured):
     def __init__(self, config: VAEConfig) -> None:
         self.config = config
         self.name = f"vae-{config.subject}"
-        names = ("latent", "channels", "size", "width", "kernel", "basis", "seeing")
+        names = ("latent", "channels", "size", "width", "kernel", "basis", "seeing", "mirrored")
         self.arguments = {name: getattr(config, name) for name in names}
         torch.manual_seed(config.seed)
         self.networks: dict[str, nn.Module] = {"vae": VAE(**self.arguments)}
