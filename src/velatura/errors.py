@@ -4,6 +4,7 @@ Every message is one line that says what was got, what was expected and the next
 
     VelaturaError
     ├── InputError       an image, a mask, an option or an output path cannot be used    exit code 2
+    │   └── TooManyPixels    more than the limit; another limit may be given
     ├── ModelError       a model's name or file is refused                               exit code 2
     ├── MachineError     disk full, out of memory, a library that is not installed       exit code 1
     └── Cancelled        stopped by the caller (Ctrl-C, the progress hook)               exit code 130
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-__all__ = ["Cancelled", "InputError", "MachineError", "ModelError", "VelaturaError"]
+__all__ = ["Cancelled", "InputError", "MachineError", "ModelError", "TooManyPixels", "VelaturaError"]
 
 
 class VelaturaError(Exception):
@@ -31,6 +32,10 @@ class VelaturaError(Exception):
 
 class InputError(VelaturaError, ValueError):
     """An image, a mask, an option or an output path cannot be used."""
+
+
+class TooManyPixels(InputError):
+    """An image declares more pixels than it may have: the limit, or whose file it is, must change."""
 
 
 class ModelError(VelaturaError, ValueError):

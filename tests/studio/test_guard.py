@@ -69,7 +69,7 @@ def test_a_large_body_that_does_not_say_so_is_cut_off(idle):
 
 def test_an_image_of_too_many_pixels_is_refused(idle):
     answer = idle(max_megapixels=0.001).post("/api/images", files={"file": ("a.png", as_png())})
-    assert answer.status_code == 400
+    assert answer.status_code == 413
     assert "a.png" in answer.json()["error"]
 
 

@@ -30,7 +30,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from velatura.errors import InputError, MachineError, VelaturaError
+from velatura.errors import InputError, MachineError, TooManyPixels, VelaturaError
 from velatura.image import png, tiff
 from velatura.image.memory import from_array, from_pil, from_tensor, is_tensor, oriented, split_pil
 from velatura.image.metadata import EXIF_PREFIX, clean_exif, clean_xmp, read_orientation
@@ -252,7 +252,7 @@ def _sniff(head: bytes) -> str | None:
 def _check_size(name: object, width: int, height: int, max_megapixels: float) -> None:
     megapixels = width * height / 1e6
     if megapixels > max_megapixels:
-        raise InputError(
+        raise TooManyPixels(
             f"{name} declares {width} x {height} = {megapixels:.6g} megapixels; the limit is {max_megapixels:g}: "
             f"raise it with --max-megapixels {int(np.ceil(megapixels))} if you trust the file"
         )

@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from velatura import __version__, catalog
-from velatura.errors import InputError, MachineError, VelaturaError
+from velatura.errors import InputError, MachineError, TooManyPixels, VelaturaError
 from velatura.image import save_image
 from velatura.studio import pictures
 from velatura.studio.forms import Asked, StepAsked, check, described, forms
@@ -266,6 +266,8 @@ def _add_errors(app: FastAPI) -> None:
                 return Ascii({"error": str(error)}, 429, {"retry-after": str(RETRY)})
             case Unknown():
                 return Ascii({"error": str(error)}, 404)
+            case TooManyPixels():
+                return Ascii({"error": str(error)}, 413)
             case NoRoom() | MachineError():
                 return Ascii({"error": str(error)}, 507)
         return Ascii({"error": str(error)}, 400)

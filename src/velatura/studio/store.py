@@ -218,4 +218,4 @@ def _probed(path: Path, name: str, max_megapixels: float) -> Any:
     try:
         return probe(path, max_megapixels=max_megapixels)
     except InputError as error:
-        raise InputError(str(error).replace(str(path), plain_name(name))) from None
+        raise type(error)(str(error).replace(str(path), plain_name(name))) from None
