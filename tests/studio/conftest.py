@@ -1,5 +1,10 @@
 """A studio with its worker, for the tests of this folder."""
 
+import os
+import socket
+import subprocess
+import sys
+
 import pytest
 from studio_help import ADDRESS, Client
 
@@ -27,3 +32,18 @@ def idle():
     yield make
     for studio in studios:
         studio.close()
+
+
+@pytest.fixture(scope="session")
+def address():
+    """Give the address of a studio that runs as its command, in a process of its own."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    words = [sys.executable, "-m", "velatura", "studio", "--port", str(port)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+    assert process.stdout is not None
+    assert process.stdout.readline() == f"Velatura studio: http://127.0.0.1:{port}/\n"
+    yield f"http://127.0.0.1:{port}"
+    process.terminate()
+    process.wait(60)

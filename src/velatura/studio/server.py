@@ -62,6 +62,8 @@ def serve(settings: Settings) -> None:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((settings.host, settings.port))
+            # Whoever opens the address as soon as it is printed waits for the server; nobody is refused.
+            listening.listen()
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise InputError(
