@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import shutil
 import warnings
@@ -314,6 +315,24 @@ def test_an_interrupted_writer_leaves_nothing(error: type[BaseException], suffix
 
     with pytest.raises(error):
         work()
+    assert leftovers(tmp_path) == []
+
+
+def test_a_signal_between_the_file_and_its_block_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
+    """The handler of a signal runs between two steps of Python: here after the file was made, before it has a name."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        assert len(leftovers(tmp_path)) == 1
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fdopen", interrupted)
+    caught = False
+    try:
+        save_image(RGB, tmp_path / "a.png")
+    except KeyboardInterrupt:
+        caught = True
+    gc.collect()
+    assert caught
     assert leftovers(tmp_path) == []
 
 

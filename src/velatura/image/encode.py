@@ -10,6 +10,7 @@ import secrets
 import shutil
 import stat
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -583,6 +584,8 @@ class _AtomicFile:
         self._overwrite = overwrite
         # Short and plain: a long or odd name of the target must not make this one impossible.
         self._temporary = self._target.parent / f".velatura-{secrets.token_hex(6)}.tmp"
+        # Before it is there: a signal may come between its making and the block that would remove it.
+        weakref.finalize(self, _remove, self._temporary)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
         # 0o666 less the umask, as any new file; tempfile's 0o600 would hide the result from the user's group.
         descriptor = os.open(self._temporary, flags, 0o666)
@@ -632,5 +635,9 @@ class _AtomicFile:
         """Remove the temporary file; nothing happens if it has its final name already."""
         with contextlib.suppress(OSError):
             self.stream.close()  # flushes: on a full disk that fails, and does not matter
-        with contextlib.suppress(OSError):
-            self._temporary.unlink()
+        _remove(self._temporary)
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
