@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 
 import numpy as np
@@ -62,9 +63,12 @@ def test_candidates_lie_beside_the_output(capsys, tmp_path):
     assert pixels("map.png")[hole].any()
 
 
-def test_candidates_of_a_batch(tmp_path):
-    words = "--mask masks --model texture --candidates 2 --disagreement maps -o out --quiet"
+def test_candidates_of_a_batch(capsys, tmp_path):
+    words = "--mask masks --model texture --candidates 2 --disagreement maps -o out --json"
     assert main(["inpaint", "photos", *words.split()]) == 0
+    told = json.loads(capsys.readouterr().out)["maps"]
+    assert told == {"candidate-2": "out/**/*-candidate-2.*", "disagreement": "maps"}
+    assert len(glob.glob(told["candidate-2"], recursive=True)) == 2
     assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == [
         "a-candidate-2.png",
         "a.png",

@@ -421,10 +421,13 @@ def _run_batch(work: WorkSpec, paths: Sequence[str | None], out: str, shared: Im
             print(f"velatura: warning: {names[0]}{more}: {text}", file=sys.stderr)
     for outcome in report.failed:
         print(f"velatura: failed: {outcome.job.name}: {outcome.error}", file=sys.stderr)
+    # Of each image there is one: what its name is like, as `glob` finds it.
+    alternatives = work.kind.alternatives(work.checked(), storage.join(out, "**/*.*"))
+    maps = {**alternatives, **work.maps}
     if shared.json:
         print_json(
             output=out,
-            maps=dict(work.maps),
+            maps=maps,
             done=report.done,
             skipped=report.skipped,
             failed=[{"name": outcome.job.name, "error": outcome.error} for outcome in report.failed],
@@ -435,7 +438,7 @@ def _run_batch(work: WorkSpec, paths: Sequence[str | None], out: str, shared: Im
         counts = [f"{report.done} done"]
         counts += [f"{report.skipped} done before"] if report.skipped else []
         counts += [f"{len(report.failed)} failed"] if report.failed else []
-        print(f"{out}: {', '.join(counts)}, {report.seconds:.1f} s{_beside(work.maps)}")
+        print(f"{out}: {', '.join(counts)}, {report.seconds:.1f} s{_beside(maps)}")
     return 1 if report.failed else 0
 
 
