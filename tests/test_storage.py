@@ -106,6 +106,23 @@ def test_outputs_appear_whole_or_not_at_all(bucket: str, kind: str):
     assert storage.read(f"{folder}/o/a.txt") is None
 
 
+def test_what_is_broken_off_in_a_store_goes(monkeypatch: pytest.MonkeyPatch):
+    system, _ = storage._store("memory://broken")
+
+    def break_off(here: str, there: str) -> None:
+        system.pipe_file(there, b"half")
+        raise OSError(5, "the line is dead")
+
+    def upload() -> None:
+        with storage.borrowed([], ["memory://broken/a.txt"]) as loan:
+            loan.outputs[0].write_bytes(b"whole")
+
+    monkeypatch.setattr(system, "put_file", break_off)
+    with pytest.raises(MachineError, match="the store does not answer"):
+        upload()
+    assert system.find("broken") == []
+
+
 def test_files_here_keep_their_names(tmp_path: Path):
     with storage.borrowed([str(tmp_path / "a"), None], [str(tmp_path / "b")]) as loan:
         assert loan.inputs == (str(tmp_path / "a"), None)

@@ -325,8 +325,13 @@ def _whole(system: Any, url: str, inner: str) -> Iterator[str]:
     folder = inner.rpartition("/")[0]
     temporary = f"{folder}/.velatura-{secrets.token_hex(6)}.tmp"
     system.makedirs(folder, exist_ok=True)
-    yield temporary
-    system.mv(temporary, inner)
+    try:
+        yield temporary
+        system.mv(temporary, inner)
+    except BaseException:
+        with suppress(Exception):  # what went wrong before is what is told
+            system.rm_file(temporary)
+        raise
 
 
 @dataclass(frozen=True, slots=True)
