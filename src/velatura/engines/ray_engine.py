@@ -28,6 +28,7 @@ AHEAD = 2  # jobs that a worker has: one is done, one waits
 TRIES = 2  # workers that a job may take with it; the job is at fault then
 THREADS = 1  # of a worker, as `velatura.engines.local.GROUP`
 STARTS = 3  # goes at a cluster of our own
+STORE_WAIT = 60  # seconds that each gives the store of Ray's own names; Ray's 30 are not enough beside other work
 STORE_BYTES = 100 << 20  # shared memory of a cluster of our own: what passes through it is names
 
 
@@ -243,11 +244,13 @@ def _connect(ray: Any, address: str | None) -> None:
             ray.init(address=address, **quiet)
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
             raise InputError(
-                f"no Ray cluster answers at {address} ({type(error).__name__}); see `ray status`"
+                f"no Ray cluster answers at {address} ({type(error).__name__}); see `ray status`, and set "
+                "RAY_AUTH_MODE=token where it asks for Ray's token"
             ) from None
         return
-    # Ray gives its own processes 15 s to start (ray-project/ray, issue 65983): on a busy machine the second go, from
-    # warm caches, does it.
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", str(STORE_WAIT))
+    # Ray gives its agents 15 s to name their ports, which nothing lengthens (ray-project/ray, issue 65983): on a busy
+    # machine the second go, from warm caches, does it. Where ports are given to `ray start`, it does not wait.
     for left in reversed(range(STARTS)):
         try:
             ray.init(
@@ -255,12 +258,14 @@ def _connect(ray: Any, address: str | None) -> None:
             )
             return
         # Ray raises a plain Exception here.
-        except Exception:
+        except Exception as error:
             ray.shutdown()
             if not left:
+                reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
                 raise MachineError(
-                    "no Ray cluster could be started here in time; start one with `ray start --head` and name it by "
-                    "--address auto"
+                    f"no Ray cluster could be started here ({reason}); start one with `ray start --head "
+                    "--dashboard-agent-grpc-port 8501 --dashboard-agent-listen-port 8502 --metrics-export-port 8503 "
+                    "--runtime-env-agent-port 8504`, any free ports, and name it by --address auto"
                 ) from None
 
 
