@@ -333,7 +333,7 @@ def test_a_killed_driver_resumes_what_is_unfinished(tmp_path: Path):
     )
     words = ["invert", str(folder), "-o", str(out), "--pause", "0.1", "--engine", "ray", "--threads", "1"]
     environment = os.environ | {"PYTHONPATH": TESTS}
-    driver = subprocess.Popen([sys.executable, "-c", program, *words], env=environment, start_new_session=True)
+    driver = subprocess.Popen([sys.executable, "-c", program, *words], env=environment)
     try:
         # Ray may need three goes on a busy machine.
         wait_for(lambda: (len(made(out)) >= 8 if out.exists() else False) or driver.poll() is not None, 300)
