@@ -27,6 +27,14 @@ __all__ = ["Asked", "StepAsked", "check", "described", "form", "forms"]
 WORDS = frozenset({"class_name", "interpolate", "mask_color"})
 #: Inputs that are painted.
 MASKS = frozenset({"mask", "scratches"})
+#: What the page says of an application, where the command's own words tell of files and masks.
+LEADS = {
+    "inpaint": "Paint over what is to go; it is filled anew.",
+    "restore": "Take away scratches, noise, blur and fading. Damage that is not found can be painted over.",
+    "stylize": "Paint a photograph anew in the style of a picture.",
+    "blend": "Cut a piece out of one photograph and lay it into another: the seam closes.",
+    "generate": "Draw new pictures from chance.",
+}
 #: Applications that make pictures from nothing, and what they can begin with.
 DRAWING = {
     "generate": (
@@ -136,7 +144,7 @@ def form(name: str) -> Form:
     models = _models(kind)
     return Form(
         name=name,
-        help=_in_words(kind),
+        help=LEADS.get(name) or _in_words(kind),
         kind=kind,
         inputs=DRAWING.get(name, getattr(kind, "inputs", ())),
         fields=tuple(name for name in kind.Params.model_fields if _is_offered(kind.Params, name)),

@@ -64,6 +64,8 @@ function sideBySide(context, view, before, after) {
     context.beginPath();
     context.rect(i * half, 0, half, clientHeight);
     context.clip();
+    // What lies below the middle of the stage is no part of either half.
+    context.clearRect(i * half, 0, half, clientHeight);
     context.translate(i * half - half / 2, 0);
     picture(image)(context, view);
     context.restore();

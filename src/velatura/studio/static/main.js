@@ -25,7 +25,8 @@ function tabs() {
         onclick: () => {
           session.page = name;
           tell("", false);
-          if (session.shown) session.mode = session.mode === "edit" ? "edit" : session.compare;
+          // Another application begins with its tools; its own result is looked at again.
+          if (session.shown) session.mode = session.shown.application === name ? session.compare : "edit";
           changed();
         },
       }, labelOf(name))),

@@ -2,10 +2,12 @@
 
 import { pixelsOf } from "./bitmaps.js";
 
-const VEIL = [255, 64, 96];
+// Two stripes: on whatever photograph, at least one of them is seen.
+const VEIL = [[255, 64, 96], [255, 190, 205]];
 const DENSITY = 0.55;
+const STRIPES = 150; // along the longer side
 
-/** A canvas of a mask's size that shows it as a coloured veil. */
+/** A canvas of a mask's size that shows it as a striped veil. */
 export class Overlay {
   constructor(mask) {
     this.mask = mask;
@@ -18,12 +20,15 @@ export class Overlay {
   draw(area) {
     if (!area?.width || !area.height) return;
     const image = this.context.createImageData(area.width, area.height);
+    const stripe = Math.max(Math.round(Math.max(this.mask.width, this.mask.height) / STRIPES), 1);
     for (let row = 0, out = 0; row < area.height; row++) {
+      const diagonal = area.top + row + area.left;
       let index = (area.top + row) * this.mask.width + area.left;
       for (let column = 0; column < area.width; column++, out += 4) {
-        image.data[out] = VEIL[0];
-        image.data[out + 1] = VEIL[1];
-        image.data[out + 2] = VEIL[2];
+        const colour = VEIL[Math.floor((diagonal + column) / stripe) % 2];
+        image.data[out] = colour[0];
+        image.data[out + 1] = colour[1];
+        image.data[out + 2] = colour[2];
         image.data[out + 3] = DENSITY * this.mask.data[index++];
       }
     }

@@ -13,6 +13,8 @@ import { application, changed, others, session, setPhoto, typed } from "./sessio
 /** Options that are set otherwise: by dragging the piece, or on the sheet. */
 const ELSEWHERE = { blend: ["at", "scale"], generate: ["interpolate", "frames"], imagine: ["interpolate"] };
 
+const SHEET = 8; // draws, if nothing else is said: one is no choice
+
 function slots(one) {
   return one.inputs
     .filter((input) => !input.mask)
@@ -54,6 +56,7 @@ function further(name, schema) {
 
 function applicationPanel(one) {
   const words = one.name === "imagine" && wordsOf();
+  if (one.draws) typed().count ??= SHEET;
   return [
     h("p", { class: "lead" }, one.help),
     one.missing && h("p", { class: "missing", role: "note" }, one.missing),

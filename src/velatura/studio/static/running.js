@@ -70,8 +70,9 @@ export async function run() {
   if (button?.disabled) return;
   if (button) button.disabled = true;
   try {
-    await submit(session.page === "pipeline" ? await pipelineAsked() : await asked(application()));
-    emit("said", "queued");
+    const { id } = await submit(session.page === "pipeline" ? await pipelineAsked() : await asked(application()));
+    // What is quick may be over by now, and has said so.
+    if (jobs.get(id)?.state === "queued") emit("said", "queued");
   } catch (error) {
     emit("failed", error.message);
   } finally {

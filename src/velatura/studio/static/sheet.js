@@ -19,7 +19,7 @@ function draw() {
   if (!one?.draws) return;
   const job = latest(one.name);
   if (!job) {
-    fill($("#sheet"), h("p", { class: "hint" }, one.name === "imagine" ? "Write what is to be seen, and press Draw." : "Press Draw."));
+    fill($("#sheet"), h("p", { class: "lead" }, one.name === "imagine" ? "Write what is to be seen, and press Draw." : "Choose a model, and press Draw."));
     return;
   }
   const draws = job.results.filter((result) => result.what === "draw");

@@ -13,6 +13,7 @@ class Stage {
     this.canvas = $("#canvas");
     this.view = new View();
     this.size = { width: 0, height: 0 };
+    this.columns = 1;
     this.layers = []; // functions (context, view), the lowest first
     this.tool = null; // down, move, up, drop, leave, wheel, paint: what it has
     this.spaceHeld = false; // then the pointer moves the picture, whatever the tool
@@ -23,18 +24,25 @@ class Stage {
     this.#listen();
   }
 
-  /** Say what is shown: its size in pixels of the page, and the layers. */
-  show(width, height, layers) {
+  /** Say what is shown: its size in pixels of the page, the layers, and how many pictures stand side by side. */
+  show(width, height, layers, columns = 1) {
     const same = this.size.width === width && this.size.height === height;
+    const reflowed = this.fitted && this.columns !== columns;
     this.size = { width, height };
     this.layers = layers;
-    if (!same) this.fit();
+    this.columns = columns;
+    if (!same || reflowed) this.fit();
     this.draw();
   }
 
   fit() {
     this.fitted = true;
-    if (this.size.width) this.view.fit(this.size.width, this.size.height, this.box.clientWidth, this.box.clientHeight, MARGIN);
+    const { clientWidth, clientHeight } = this.box;
+    const share = clientWidth / this.columns;
+    if (this.size.width) {
+      this.view.fit(this.size.width, this.size.height, share, clientHeight, MARGIN);
+      this.view.pan((clientWidth - share) / 2, 0);
+    }
     this.draw();
     emit("zoomed");
   }
@@ -106,6 +114,12 @@ class Stage {
     return { x: event.clientX - frame.left, y: event.clientY - frame.top };
   }
 
+  /** Side by side, either half shows the middle of the stage. */
+  #within({ x, y }) {
+    const half = this.box.clientWidth / 2;
+    return { x: this.columns === 1 ? x : x + (x < half ? half : -half) / 2, y };
+  }
+
   #down(event) {
     if (event.target.closest("button")) return;
     this.box.focus({ preventScroll: true });
@@ -153,7 +167,8 @@ class Stage {
     const other = [...this.pointers].find(([key]) => key !== id)[1];
     const distance = (point) => Math.max(Math.hypot(point.x - other.x, point.y - other.y), 1);
     this.pan((now.x - before.x) / 2, (now.y - before.y) / 2);
-    this.zoom(distance(now) / distance(before), (now.x + other.x) / 2, (now.y + other.y) / 2);
+    const { x, y } = this.#within({ x: (now.x + other.x) / 2, y: (now.y + other.y) / 2 });
+    this.zoom(distance(now) / distance(before), x, y);
   }
 
   #wheel(event) {
@@ -162,7 +177,7 @@ class Stage {
       this.draw();
       return;
     }
-    const { x, y } = this.at(event);
+    const { x, y } = this.#within(this.at(event));
     this.zoom(Math.exp(-event.deltaY / (event.ctrlKey ? 100 : 400)), x, y);
   }
 }

@@ -82,7 +82,7 @@ async function compare(turn) {
   const base = before ?? after;
   stage.tool = session.mode === "slider" && before ? slider : null;
   stage.box.style.cursor = stage.tool ? "ew-resize" : "grab";
-  stage.show(base.width, base.height, before ? layersOf(session.mode, before, after, slider) : [picture(after)]);
+  stage.show(base.width, base.height, before ? layersOf(session.mode, before, after, slider) : [picture(after)], session.mode === "side" && before ? 2 : 1);
   describe(`${job.application} of ${job.title}, ${session.mode}`);
   toolbar();
 }
