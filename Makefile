@@ -1,7 +1,8 @@
 # Every target does what it says; each wants the extra that stands behind it, `test` brings its own.
 #
 #   make check           format, lint, types, rules of the house        pip install -e '.[dev]'
-#   make test            the suite: under ten minutes on two cores
+#   make test            the suite: under ten minutes on two cores; skips what it lacks, and says so
+#   make test-page       the studio's page in Chromium and its interface under fire; fails where they cannot run
 #   make test-slow       what takes minutes
 #   make test-training   what needs the training images: VELATURA_DATA names their folder
 #   make docs            pictures, tables from code and figures, site/  pip install -e '.[docs]'
@@ -13,7 +14,9 @@ PYTHON ?= python
 VELATURA_DATA ?= ../shared/data
 export VELATURA_DATA
 
-.PHONY: help check test test-slow test-training docs bench train cards prepare
+CHROMIUM := $(firstword $(shell command -v chromium || command -v chromium-browser))
+
+.PHONY: help check test test-page test-slow test-training docs bench train cards prepare
 .DEFAULT_GOAL := help
 
 help:
@@ -33,7 +36,13 @@ prepare:
 	|| $(PYTHON) -m pip install --quiet --editable '.[test]'
 
 test: prepare
-	$(PYTHON) -m pytest -q --durations=5
+	$(PYTHON) -m pytest -q -rs --durations=5
+
+test-page: prepare
+	@test -n "$(CHROMIUM)" || { echo "make test-page needs Chromium: apt-get install chromium" >&2; exit 1; }
+	@$(PYTHON) -c "import playwright, schemathesis" 2> /dev/null || $(PYTHON) -m pip install --quiet --editable '.[page]'
+	@$(PYTHON) -c "import playwright, schemathesis"
+	$(PYTHON) -m pytest -q -rs -m page tests/studio
 
 test-slow: prepare
 	$(PYTHON) -m pytest -q -m slow
