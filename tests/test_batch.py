@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -607,6 +609,35 @@ def test_a_denied_write_fails_one_image(server, photos: Path, monkeypatch: pytes
     assert failure.error == (
         f"{bucket}/out/b.png: access denied; check the environment's credentials and what they may do"
     )
+
+
+@pytest.fixture
+def strict(server):
+    """Make the server ask who comes; it knows nobody."""
+    ask_after("0")
+    yield
+    ask_after("inf")
+
+
+def ask_after(count: str) -> None:
+    from s3fs import S3FileSystem
+
+    S3FileSystem.clear_instance_cache()  # a connection keeps its keys
+    url = f"{os.environ['AWS_ENDPOINT_URL']}/moto-api/reset-auth"
+    urlopen(Request(url, count.encode(), {"Content-Type": "text/plain"}, method="POST")).close()
+
+
+def test_wrong_keys_are_told_and_never_named(server, photos: Path, tmp_path: Path, request, monkeypatch, caplog):
+    bucket, key = new_bucket(), "AKIAWRONGWRONGWRONG1"
+    storage.write(f"{bucket}/in/a.png", (photos / "a.png").read_bytes())
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
+    request.getfixturevalue("strict")
+    for inputs, out in ((str(photos), f"{bucket}/out"), (f"{bucket}/in", str(tmp_path / "out"))):
+        with pytest.raises(InputError, match=f"^{bucket}/.*: access denied") as refused:
+            run_batch(WORK, [inputs], out)
+        told = "".join(traceback.format_exception(refused.value)) + caplog.text
+        assert not any(secret in told for secret in (key, SECRET))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_killed_batch_into_a_bucket_resumes(server, photos: Path, tmp_path: Path):
