@@ -311,4 +311,5 @@ PARTS = {
 }
 
 if __name__ == "__main__":
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does, before torch is loaded
     raise SystemExit(command_line("batch", "Folders", __doc__ or "", PARTS, "that of each application"))
