@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -21,6 +22,8 @@ from PIL import Image
 
 from velatura import manifest
 from velatura.batch import LocalEngine, RayEngine, WorkSpec, run_batch
+from velatura.cli import app, main
+from velatura.cli.common import image_command
 from velatura.engines import ray_engine
 from velatura.engines.work import Job, Outcome, line_of
 from velatura.errors import InputError, MachineError, ModelError
@@ -277,6 +280,23 @@ def test_a_thousand_images_are_those_of_the_local_engine(cluster, tmp_path: Path
     ]
     assert digests(tmp_path / "ray") == digests(tmp_path / "local")
     assert set(made(tmp_path / "ray").values()) == {1}
+
+
+@pytest.mark.slow
+def test_the_command_reports_as_with_the_local_engine(cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = photos(tmp_path / "in", 6, broken=2)
+    told = []
+    app.command(image_command(Invert, examples=""))
+    try:
+        for engine in ("local", "ray"):
+            words = ["invert", str(folder), "-o", str(tmp_path / "out"), "--threads", "1", "--engine", engine, "--json"]
+            assert main([*words, "--overwrite"]) == 1
+            captured = capsys.readouterr()
+            told.append((json.loads(captured.out) | {"seconds": 0}, captured.err))
+    finally:
+        del app["invert"]
+    assert told[0] == told[1]
+    assert [failed["name"] for failed in told[0][0]["failed"]] == ["0000.png", "0003.png"]
 
 
 @pytest.mark.slow
