@@ -7,10 +7,11 @@ one process of all cores with one for each core; `overhead` counts the CPU time 
 less what the work itself takes; `memory` is the driver's resident set after 10,000 and 100,000 files; `costs` is what
 an image costs in every application.
 
-CPU time is user plus system time of this process and all that it started, Ray's own included, from the first image that
-was done to the last. Throughput is wall time, and means something on an idle machine only. Memory is the resident set.
-Costs: one thread, warm, file to file, photographs of 1 and 4 megapixels (upscaling: of a quarter of that), the models
-that the commands take by themselves; memory is the peak of a process of its own, torch included.
+CPU time is user plus system time of this process and all that it started, Ray's own included, from one of the first
+images that was done, when every worker is at work, to the last. Throughput is wall time, and means something on an
+idle machine only. Memory is the resident set. Costs: one thread, warm, file to file, photographs of 1 and 4
+megapixels (upscaling: of a quarter of that), the models that the commands take by themselves; memory is the peak of a
+process of its own, torch included.
 """
 
 from __future__ import annotations
@@ -64,15 +65,16 @@ def family_cpu() -> float:
 
 @dataclass
 class Watch:
-    """A progress hook that looks at clock, CPU time and memory between the first image and the last."""
+    """A progress hook that looks at clock, CPU time and memory between image number ``after`` and the last."""
 
     every: int = 1
+    after: int = 1
     first: tuple[int, float, float] | None = None
     last: tuple[int, float, float] = (0, 0.0, 0.0)
     resident: int = 0
 
     def __call__(self, done: int, total: int, stage: str) -> None:
-        if done and (self.first is None or done % self.every == 0 or done == total):
+        if done >= self.after and (self.first is None or done % self.every == 0 or done == total):
             self.last = done, time.monotonic(), family_cpu()
             self.first = self.first or self.last
             self.resident = resident("VmRSS")
@@ -105,8 +107,8 @@ def folder_of(count: int, pixels: np.ndarray) -> Iterator[Path]:
         yield folder
 
 
-def watched(work: WorkSpec, folder: Path, engine: Engine, every: int = 1) -> Watch:
-    watch = Watch(every)
+def watched(work: WorkSpec, folder: Path, engine: Engine, every: int = 1, after: int = 1) -> Watch:
+    watch = Watch(every, after)
     with tempfile.TemporaryDirectory() as out:
         report = run_batch(work, [folder], Path(out, "out"), engine=engine, progress=watch)
         assert not report.failed, report.failed[0].error
@@ -135,7 +137,7 @@ def measure_workers(model: str | None, quick: bool) -> Iterator[Figure]:
     work, picture = a_second_each()
     with folder_of(8 if quick else 40, picture) as folder:
         found = {
-            name: watched(work, folder, engine)
+            name: watched(work, folder, engine, after=4)  # every worker is at work then
             for name, engine in {
                 "ray-1": RayEngine(workers=1),
                 "ray-2": RayEngine(workers=2),
@@ -162,9 +164,9 @@ def measure_groups(model: str | None, quick: bool) -> Iterator[Figure]:
     """One process of all cores, and one process for each core."""
     cores = len(os.sched_getaffinity(0))
     work, picture = a_second_each()
-    with folder_of(6 if quick else 24, picture) as folder:
+    with folder_of((3 if quick else 12) * cores, picture) as folder:
         whole = watched(WorkSpec(work.task, model=work.model, device="cpu", threads=cores), folder, LocalEngine(1))
-        each = watched(work, folder, LocalEngine(cores))
+        each = watched(work, folder, LocalEngine(cores), after=2 * cores)
     name = f"{cores} processes of one thread / one of {cores}"
     yield Figure(
         part="groups", name=f"Images in a second, {name}", value=whole.wall / each.wall, unit="times", better="higher"
