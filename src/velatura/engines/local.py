@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["LocalEngine"]
 
 
-# Cores of one process. An image takes as much CPU time with one thread as with two (upscale .93, inpaint 1.04, blend 1.02
-# of it), and a second thread has nothing to do while a file is read or written; benchmarks/batch.py, part `groups`.
+# Cores of one process. With one thread an image takes as much CPU time as with two (upscale .93 of it, inpaint 1.04,
+# blend 1.02), and a second has nothing to do while a file is read or written; benchmarks/batch.py, part `groups`.
 GROUP = 1
 # Images that a further process must have to do: it loads libraries and model anew, for seconds.
 WORTH = 16
