@@ -31,6 +31,7 @@ from velatura.studio.jobs import Full, Jobs
 from velatura.studio.samples import SAMPLES
 from velatura.studio.settings import Settings
 from velatura.studio.store import MEDIA, SUFFIX, Item, NoRoom, Store, Unknown, plain_name
+from velatura.studio.worker import give_back
 
 __all__ = ["Studio", "create_app"]
 
@@ -135,9 +136,16 @@ class Studio:
         self._decoding = asyncio.Semaphore(1)
 
     async def decode(self, work: Callable[[], T]) -> T:
-        """Do work on pixels beside the event loop."""
+        """Do work on pixels beside the event loop; the memory that it took is given back."""
+
+        def done() -> T:
+            try:
+                return work()
+            finally:
+                give_back()
+
         async with self._decoding:
-            return await asyncio.to_thread(work)
+            return await asyncio.to_thread(done)
 
     def close(self) -> None:
         """End the worker, remove the files."""

@@ -35,6 +35,8 @@ LEADS = {
     "blend": "Cut a piece out of one photograph and lay it into another: the seam closes.",
     "generate": "Draw new pictures from chance.",
 }
+#: What it says of an option, likewise.
+HINTS = {"candidates": "so many different fills: the best is the result, the others lie beside it"}
 #: Applications that make pictures from nothing, and what they can begin with.
 DRAWING = {
     "generate": (
@@ -231,10 +233,14 @@ def described(one: Form) -> dict[str, Any]:
         ],
         "several": several,
         "outputs": [{"name": each.name, "help": each.help} for each in one.kind.outputs],
-        "params": {name: schema[name] for name in one.fields},
+        "params": {name: _hinted(name, schema[name]) for name in one.fields},
         "models": list(one.models),
         "missing": one.missing,
     }
+
+
+def _hinted(name: str, schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**schema, "description": HINTS[name]} if name in HINTS else schema
 
 
 def _several(one: Form) -> list[str]:

@@ -20,7 +20,7 @@ from velatura.studio.work import Made, Tasks, Work, do
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Event
 
-__all__ = ["DIED", "Worker"]
+__all__ = ["DIED", "Worker", "give_back"]
 
 DIED = "the worker process died: killed, or out of memory; try a smaller image"
 PATIENCE = 1.0  # seconds for a task to answer a cancel, before its process is ended
@@ -80,6 +80,13 @@ class Worker:
         self._process = self._pipe = None
 
 
+def give_back() -> None:
+    """Return freed memory to the system, where the C library can."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+
+
 # --- inside the process -----------------------------------------------------------------------------------------------
 
 
@@ -95,7 +102,8 @@ def _serve(pipe: Connection, stop: Event) -> None:
             work = pipe.recv()
             made = do(work, tasks, _Reporting(pipe, stop))
             pipe.send(made)
-            _give_back()
+            gc.collect()
+            give_back()
 
 
 class _Reporting:
@@ -112,14 +120,6 @@ class _Reporting:
         if stage != self._stage or now - self._last > PACE:
             self._last, self._stage = now, stage
             self._pipe.send((int(done), int(total), stage))
-
-
-def _give_back() -> None:
-    """Return freed memory to the system, where the C library can."""
-    gc.collect()
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _end_with_parent() -> None:
