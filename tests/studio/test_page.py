@@ -392,3 +392,5 @@ def test_a_tablet_sees_everything_and_paints_by_touch(open_page):
     x, y = page.middle(0, 40)
     page.page.touchscreen.tap(x, y)
     assert page.painted() > 20_000
+    page.page.set_viewport_size({"width": 390, "height": 844})
+    assert page.page.evaluate("document.documentElement.scrollWidth") <= 390

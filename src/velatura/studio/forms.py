@@ -36,7 +36,10 @@ LEADS = {
     "generate": "Draw new pictures from chance.",
 }
 #: What it says of an option, likewise.
-HINTS = {"candidates": "so many different fills: the best is the result, the others lie beside it"}
+HINTS = {
+    "candidates": "so many different fills: the best is the result, the others lie beside it",
+    "scratches": "the damage: auto, found by a network; off, none; or what you paint",
+}
 #: Applications that make pictures from nothing, and what they can begin with.
 DRAWING = {
     "generate": (
