@@ -222,10 +222,10 @@ def strokes(opened: Any, count: int) -> dict[str, list[float]]:
 # --- the server -------------------------------------------------------------------------------------------------------
 
 
-def resident(pid: int) -> float:
-    """Mebibytes of a process and all that it started."""
-    total = 0
-    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+def resident(pid: int, *, alone: bool = False) -> float:
+    """Mebibytes of a process and all that it started, or of the process alone."""
+    total, first = 0, psutil.Process(pid)
+    for process in [first] if alone else [first, *first.children(recursive=True)]:
         try:
             total += process.memory_info().rss
         except psutil.NoSuchProcess:
@@ -251,7 +251,7 @@ def clients(model: str | None, quick: bool) -> Iterator[Figure]:
         small = upload(client, as_png(photograph("coffee", 60, 80)))
         first = submit(client, model, small, upload(client, as_png(hole(60, 80)))).json()["id"]
         wait(client, first, ("done",))
-        before = resident(process.pid)
+        before, server = resident(process.pid), resident(process.pid, alone=True)
         start = time.monotonic()
         with ThreadPoolExecutor(CLIENTS) as pool:
             codes = [code for found in pool.map(one, [address] * CLIENTS) for code in found]
@@ -261,15 +261,17 @@ def clients(model: str | None, quick: bool) -> Iterator[Figure]:
             if job["state"] in ("queued", "running"):
                 client.delete(f"/api/jobs/{job['id']}")
         time.sleep(PAUSE)
-        after = resident(process.pid)
+        after, left = resident(process.pid), resident(process.pid, alone=True)
     bad = sum(code not in (200, 201, 202, 429) for code in codes)
     yield Figure(part="clients", name="requests that were not answered", value=bad, unit=f"of {len(codes)}", bar=0)
     yield Figure(part="clients", name="answered by 429, come again", value=codes.count(429), unit=f"of {len(codes)}")
     yield Figure(part="clients", name="until all were answered", value=seconds, unit="s")
     yield Figure(part="clients", name="memory before", value=before, unit="MiB")
     yield Figure(part="clients", name="more while they work", value=during - before, unit="MiB")
-    more = (after - before) * 2**20 / 1e6
-    yield Figure(part="clients", name=f"more {PAUSE} s after cancelling", value=more, unit="MB", bar=100)
+    # A worker that was ended is a fresh one now; the server stays the same.
+    for who, change in (("", after - before), (", the server alone", left - server)):
+        name = f"more {PAUSE} s after cancelling{who}"
+        yield Figure(part="clients", name=name, value=change * 2**20 / 1e6, unit="MB", bar=100)
 
 
 def note(codes: list[int]) -> Any:
