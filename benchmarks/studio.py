@@ -241,10 +241,13 @@ def clients(model: str | None, quick: bool) -> Iterator[Figure]:
     def one(address: str) -> list[int]:
         codes: list[int] = []
         with httpx.Client(base_url=address, timeout=PATIENCE, event_hooks={"response": [note(codes)]}) as client:
-            image = upload(client, data)
-            client.get(f"/api/images/{image}/preview")
-            for _ in range(2):
-                submit(client, model, image, upload(client, mask, mask_for=image))
+            try:
+                image = upload(client, data)
+                client.get(f"/api/images/{image}/preview")
+                for _ in range(2):
+                    submit(client, model, image, upload(client, mask, mask_for=image))
+            except httpx.TransportError:
+                codes.append(0)  # no answer at all
         return codes
 
     with studio() as (process, address), httpx.Client(base_url=address, timeout=PATIENCE) as client:

@@ -87,3 +87,14 @@ def test_half_precision_is_native_or_none():
 def test_gradients_are_never_computed_in_float16():
     assert half_precision(torch.device("mps"), gradients=True) is None
     assert half_precision(torch.device("cpu"), gradients=True) == half_precision(torch.device("cpu"))
+
+
+def test_blocks_of_several_threads_may_end_in_any_order():
+    before = threads(), torch.get_num_threads()
+    first, second = limit_threads(1), limit_threads(1)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert threads() == 1
+    second.__exit__(None, None, None)
+    assert (threads(), torch.get_num_threads()) == before

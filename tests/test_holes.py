@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from velatura.errors import InputError
-from velatura.holes import CELL, LEAST_CONTEXT, Region, compose, find_coverage, find_regions, is_known
+from velatura.holes import CELL, LEAST_CONTEXT, Region, compose, find_coverage, find_regions, in_pieces, is_known
 from velatura.image import Picture
 
 PICTURE = Picture(np.arange(60 * 80 * 3, dtype=np.uint32).astype(np.uint8).reshape(60, 80, 3))
@@ -53,15 +53,17 @@ def scratch():
 
 
 def test_long_thin_holes_are_cut_into_pieces_that_go_on_from_those_before(scratch):
-    regions, owned = find_regions(scratch, None), np.zeros(scratch.shape, int)
-    for number, region in enumerate(regions):
-        owned[region.inner] += region.own
-        assert max(part.stop - part.start for part in region.outer) <= CELL + 2 * LEAST_CONTEXT
-        touching = [i for i in range(number) if np.any(owned_by(regions[i], scratch.shape)[region.outer])]
-        assert set(touching) <= set(region.before) <= set(range(number))
+    (region,) = find_regions(scratch, None)
+    pieces, owned = in_pieces(region, scratch == 0, 5), np.zeros(scratch.shape, int)
+    for number, piece in enumerate(pieces):
+        owned[piece.inner] += piece.own
+        assert max(part.stop - part.start for part in piece.outer) <= CELL + 2 * LEAST_CONTEXT
+        touching = [5 + i for i in range(number) if np.any(owned_by(pieces[i], scratch.shape)[piece.outer])]
+        assert set(touching) <= set(piece.before) <= set(range(5, 5 + number))
     assert np.array_equal(owned, scratch > 0)  # each pixel is one piece's
-    assert len(regions) >= 3
-    assert sum(region.share for region in regions) == pytest.approx(1)
+    assert len(pieces) >= 3
+    assert any(piece.before for piece in pieces)
+    assert sum(piece.share for piece in pieces) == pytest.approx(1)
 
 
 def owned_by(region, shape):
@@ -70,10 +72,14 @@ def owned_by(region, shape):
     return found
 
 
-def test_a_thick_hole_is_never_cut(scratch):
+def test_a_thick_hole_and_one_with_nothing_known_near_it_are_never_cut(scratch):
+    known = np.zeros(scratch.shape, bool)
+    known[:, :200] = True
+    (region,) = find_regions(scratch, known * np.uint8(255))
+    assert in_pieces(region, known & (scratch == 0), 0) == [region]
     scratch[520:560, 600:640] = 255  # on the line
     (region,) = find_regions(scratch, None)
-    assert (region.before, region.share) == ((), 1)
+    assert in_pieces(region, scratch == 0, 0) == [region]
 
 
 def test_where_a_region_and_a_box_overlap():

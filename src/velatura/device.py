@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -18,14 +19,15 @@ if TYPE_CHECKING:
 
 __all__ = ["half_precision", "limit_threads", "resolve_device", "threads"]
 
-_threads: int | None = None
+_limits: list[list[int]] = []  # in force, the last entered last
+_changing = threading.Lock()
 _torchs_own: int | None = None  # torch's number of threads before a limit changed it
 
 
 def threads() -> int:
     """Threads that one task may use: what `limit_threads` set, else the processors this process may run on."""
-    if _threads is not None:
-        return _threads
+    if _limits:
+        return _limits[-1][0]
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -43,20 +45,21 @@ def limit_threads(count: int | None) -> Iterator[None]:
     InputError
         ``count`` is less than 1.
     """
-    global _threads
     if count is None:
         yield
         return
     if count < 1:
         raise InputError(f"got {count} threads; expected at least 1")
-    before = _threads
-    _threads = count
-    _tell_torch()
+    limit = [count]  # an object of its own: blocks of several threads may end in any order
+    with _changing:
+        _limits.append(limit)
+        _tell_torch()
     try:
         yield
     finally:
-        _threads = before
-        _tell_torch()
+        with _changing:
+            _limits[:] = [other for other in _limits if other is not limit]
+            _tell_torch()
 
 
 def _tell_torch() -> None:
@@ -65,9 +68,9 @@ def _tell_torch() -> None:
     torch = sys.modules.get("torch")
     if torch is None:
         return
-    if _threads is not None:
+    if _limits:
         _torchs_own = _torchs_own or torch.get_num_threads()
-        torch.set_num_threads(_threads)
+        torch.set_num_threads(_limits[-1][0])
     elif _torchs_own is not None:
         torch.set_num_threads(_torchs_own)
         _torchs_own = None

@@ -6,7 +6,7 @@ A hole is said by a mask, a box, a painted colour, or by transparency. This modu
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
@@ -14,12 +14,12 @@ from scipy import ndimage
 from velatura.errors import InputError
 from velatura.image import Picture, rescaled
 
-__all__ = ["Fill", "Region", "compose", "find_coverage", "find_regions", "is_known"]
+__all__ = ["Fill", "Region", "compose", "find_coverage", "find_regions", "in_pieces", "is_known"]
 
 NEAR = 8  # px: holes that lie as near are filled together
 LEAST_CONTEXT, MOST_CONTEXT = 64, 512  # px around a hole that are looked at: as many as it is long, within these
 CELL = 512  # px: side of the pieces that long thin holes, such as scratches, are filled in
-THIN = 32  # px: what is thicker is filled at once, however large
+THIN = 32  # px: what is as thick is filled at once, however large
 CLOSE = 12  # levels of 255 by which a painted colour may be off, in each channel: what JPEG does to it
 RIM = 2  # px around a painted colour: where a soft brush mixed it
 STRIP = 128  # rows of one band
@@ -160,7 +160,7 @@ class Region:
 
 
 def find_regions(coverage: np.ndarray, alpha: np.ndarray | None) -> list[Region]:
-    """List the holes, those near each other as one, long thin ones in pieces; something is known around each."""
+    """List the holes, those near each other as one; something is known around each."""
     rows, cols = np.flatnonzero(coverage.any(1)), np.flatnonzero(coverage.any(0))
     top, left = int(rows[0]), int(cols[0])
     within = coverage[top : rows[-1] + 1, left : cols[-1] + 1] > 0
@@ -168,44 +168,57 @@ def find_regions(coverage: np.ndarray, alpha: np.ndarray | None) -> list[Region]
     ndimage.label(ndimage.maximum_filter(within, 2 * NEAR + 1), output=labels)
     regions = []
     for number, (down, across) in enumerate(ndimage.find_objects(labels), start=1):
+        inner = _moved(down, top), _moved(across, left)
+        context = min(max(*(part.stop - part.start for part in inner), LEAST_CONTEXT), MOST_CONTEXT)
+        outer = _grown(inner, context, coverage.shape)
+        # Where all around is transparent, what is seen lies further away.
+        while not is_known(coverage[outer], None if alpha is None else alpha[outer]).any():
+            context *= 2
+            outer = _grown(inner, context, coverage.shape)
         own = (labels[down, across] == number) & within[down, across]
-        pieces, first = list(_pieces(own)), len(regions)
-        for piece in pieces:
-            rows, cols = (_moved(part, box.start) for part, box in zip(piece, (down, across), strict=True))
-            inner = _moved(rows, top), _moved(cols, left)
-            long = max(part.stop - part.start for part in inner) if len(pieces) == 1 else 0
-            outer = _around(inner, min(max(long, LEAST_CONTEXT), MOST_CONTEXT), coverage, alpha)
-            before = (i for i in range(first, len(regions)) if _overlap(regions[i].inner, outer))
-            regions.append(Region(inner, outer, own[piece], tuple(before), 1 / len(pieces)))
+        regions.append(Region(inner, outer, own))
     return regions
 
 
-def _pieces(own: np.ndarray) -> Iterator[Span2D]:
-    """Cut a hole into cells if it is long and thin: what is looked at around it would be most of the photograph."""
-    height, width = own.shape
-    if max(height, width) <= 2 * CELL or ndimage.binary_erosion(own, np.ones((THIN, THIN), bool)).any():
-        yield slice(0, height), slice(0, width)
-        return
-    for top in range(0, height, CELL):
-        for left in range(0, width, CELL):
+def in_pieces(region: Region, known: np.ndarray, first: int) -> list[Region]:
+    """Cut a hole that is long and nowhere thick, such as scratches, into cells.
+
+    What is looked at around it would be most of the photograph, and its patches too many to search for each.
+
+    Parameters
+    ----------
+    region : Region
+    known : numpy.ndarray
+        (H, W) bool: what a fill may be made of.
+    first : int
+        Place of the first piece in the list that `before` counts in.
+
+    Returns
+    -------
+    list of Region
+        The region alone if it is short or thick, or if nothing is known near one of its pieces.
+    """
+    own, (rows, cols) = region.own, region.inner
+    if max(own.shape) <= 2 * CELL or ndimage.minimum_filter(own, THIN, mode="constant", cval=0).any():
+        return [region]
+    pieces: list[Region] = []
+    for top in range(0, own.shape[0], CELL):
+        for left in range(0, own.shape[1], CELL):
             cell = own[top : top + CELL, left : left + CELL]
-            if cell.any():
-                down, across = ndimage.find_objects(cell.astype(np.uint8))[0]
-                yield _moved(down, top), _moved(across, left)
+            if not cell.any():
+                continue
+            down, across = ndimage.find_objects(cell.astype(np.uint8))[0]
+            inner = _moved(down, rows.start + top), _moved(across, cols.start + left)
+            outer = _grown(inner, LEAST_CONTEXT, known.shape)
+            if not known[outer].any():
+                return [region]
+            before = (first + i for i, piece in enumerate(pieces) if _overlap(piece.inner, outer))
+            pieces.append(Region(inner, outer, cell[down, across], tuple(before)))
+    return [replace(piece, share=1 / len(pieces)) for piece in pieces]
 
 
 def _overlap(a: Span2D, b: Span2D) -> bool:
     return all(one.start < other.stop and other.start < one.stop for one, other in zip(a, b, strict=True))
-
-
-def _around(inner: Span2D, context: int, coverage: np.ndarray, alpha: np.ndarray | None) -> Span2D:
-    """Say what is looked at around a hole; something of it is known."""
-    outer = _grown(inner, context, coverage.shape)
-    # Where all around is transparent, what is seen lies further away.
-    while not is_known(coverage[outer], None if alpha is None else alpha[outer]).any():
-        context *= 2
-        outer = _grown(inner, context, coverage.shape)
-    return outer
 
 
 def _grown(inner: Span2D, by: int, shape: tuple[int, ...]) -> Span2D:

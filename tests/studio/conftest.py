@@ -34,7 +34,7 @@ def idle():
         studio.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def address():
     """Give the address of a studio that runs as its command, in a process of its own."""
     with socket.socket() as found:
@@ -42,8 +42,10 @@ def address():
         port = found.getsockname()[1]
     words = [sys.executable, "-m", "velatura", "studio", "--port", str(port)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
-    assert process.stdout is not None
-    assert process.stdout.readline() == f"Velatura studio: http://127.0.0.1:{port}/\n"
-    yield f"http://127.0.0.1:{port}"
-    process.terminate()
-    process.wait(60)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"Velatura studio: http://127.0.0.1:{port}/\n"
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(60)

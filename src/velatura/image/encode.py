@@ -585,7 +585,7 @@ class _AtomicFile:
         # Short and plain: a long or odd name of the target must not make this one impossible.
         self._temporary = self._target.parent / f".velatura-{secrets.token_hex(6)}.tmp"
         # Before it is there: a signal may come between its making and the block that would remove it.
-        weakref.finalize(self, _remove, self._temporary)
+        weakref.finalize(self, _remove, self._temporary, os.getpid())
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
         # 0o666 less the umask, as any new file; tempfile's 0o600 would hide the result from the user's group.
         descriptor = os.open(self._temporary, flags, 0o666)
@@ -635,9 +635,11 @@ class _AtomicFile:
         """Remove the temporary file; nothing happens if it has its final name already."""
         with contextlib.suppress(OSError):
             self.stream.close()  # flushes: on a full disk that fails, and does not matter
-        _remove(self._temporary)
+        _remove(self._temporary, os.getpid())
 
 
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
+def _remove(path: Path, process: int) -> None:
+    """Remove a file, if this is the process that made it and not a child that was forked from it."""
+    if os.getpid() == process:
+        with contextlib.suppress(OSError):
+            path.unlink()

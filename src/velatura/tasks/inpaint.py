@@ -29,7 +29,7 @@ from velatura.completion import (
 )
 from velatura.device import half_precision, limit_threads
 from velatura.errors import InputError, ModelError
-from velatura.holes import Region, compose, find_coverage, find_regions, is_known
+from velatura.holes import Region, compose, find_coverage, find_regions, in_pieces, is_known
 from velatura.image import Picture, open_image, open_mask
 from velatura.image.picture import warn
 from velatura.ops.exemplar import SEARCHED, fill_by_exemplar
@@ -46,7 +46,7 @@ __all__ = ["Inpaint", "InpaintParams", "inpaint"]
 
 AUTO, TEXTURE = "auto", "texture"
 FACES, FINDER = "vae-faces", "face-finder"  # what `auto` takes
-FEW = 2  # images searched for at once that one thread fills as quickly as several
+FEW = 2  # rows of a search, such as an image and its mirror image, that one thread fills as quickly as several
 ARCHITECTURES = ("VAE", "Generator")  # that fill holes
 LEVELS = 64  # of 255: the standard deviation of candidates that a map of disagreement shows in white
 STRIP = 128  # rows of a map
@@ -239,6 +239,7 @@ class Inpaint(Task):
         coverage = find_coverage(picture, mask, params.box, params.mask_color)
         work = _Work(picture, coverage, find_regions(coverage, picture.alpha), params, progress)
         work.places = self._places(work)
+        work.cut()
         if any(work.places):
             work.model, work.enlarge = self.model, partial(self._enlarge, params.enlarge)
             if self.model.subject == "brain":
@@ -393,6 +394,16 @@ class _Work:
         """What a fill may be made of, (H, W) bool."""
         return is_known(self.coverage, self.picture.alpha)
 
+    def cut(self) -> None:
+        """Cut long thin holes that texture fills; a model fills a hole as a whole."""
+        regions: list[Region] = []
+        places: list[list[Place]] = []
+        for region, squares in zip(self.regions, self.places, strict=True):
+            pieces = [region] if squares else in_pieces(region, self.known, len(regions))
+            regions += pieces
+            places += [squares] * len(pieces)
+        self.regions, self.places = regions, places
+
     @cached_property
     def fills(self) -> list[list[np.ndarray]]:
         """What each candidate puts into each region, the best candidate first."""
@@ -439,8 +450,8 @@ class _Work:
         cuts = [cut(self.picture, self.known, place) for place in places]
         images, masks = (torch.from_numpy(np.stack(parts)) for parts in zip(*cuts, strict=True))
         options = self.params.search()
-        # A few small images are thousands of tiny operations: a second thread gains nothing, and waits for a busy core.
-        few = len(places) * self.params.candidates <= FEW
+        # These are thousands of tiny operations: a second thread gains nothing, and waits for a busy core.
+        few = self.params.candidates + self.params.mirror <= FEW
         with limit_threads(1 if few else None):
             found = fill(
                 self.model,
