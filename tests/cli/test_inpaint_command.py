@@ -63,12 +63,12 @@ def test_candidates_lie_beside_the_output(capsys, tmp_path):
 
 
 def test_candidates_of_a_batch(capsys, tmp_path):
-    words = "--mask masks --model texture --candidates 2 --disagreement maps -o out --json"
-    assert main(["inpaint", "photos", *words.split()]) == 0
+    words = "--mask masks --model texture --candidates 2 --disagreement maps --json"
+    assert main(["inpaint", "photos", *words.split(), "-o", "out [1]"]) == 0
     told = json.loads(capsys.readouterr().out)["maps"]
-    assert told == {"candidate-2": "out/**/*-candidate-2.*", "disagreement": "maps"}
+    assert told == {"candidate-2": "out [[]1]/**/*-candidate-2.*", "disagreement": "maps"}
     assert len(list(tmp_path.glob(told["candidate-2"]))) == 2
-    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == [
+    assert sorted(path.name for path in (tmp_path / "out [1]").glob("*.png")) == [
         "a-candidate-2.png",
         "a.png",
         "b-candidate-2.png",

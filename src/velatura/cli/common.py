@@ -10,6 +10,7 @@ choices and the defaults declared there.
 
 from __future__ import annotations
 
+import glob
 import inspect
 import json
 import os
@@ -422,7 +423,8 @@ def _run_batch(work: WorkSpec, paths: Sequence[str | None], out: str, shared: Im
     for outcome in report.failed:
         print(f"velatura: failed: {outcome.job.name}: {outcome.error}", file=sys.stderr)
     # Of each image there is one: what its name is like, as `glob` finds it.
-    alternatives = work.kind.alternatives(work.checked(), storage.join(out, "**/*.*"))
+    folder = out if storage.is_url(out) else glob.escape(out)
+    alternatives = work.kind.alternatives(work.checked(), storage.join(folder, "**/*.*"))
     maps = {**alternatives, **work.maps}
     if shared.json:
         print_json(
