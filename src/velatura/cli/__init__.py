@@ -139,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, 1, 2 or 130 as described above.
     """
     # Read when torch is loaded. Threads that wait spinning take the time of those they wait for: beside other work on
-    # all cores a command took four times as long; alone it takes a hundredth or two longer.
+    # all cores a command takes several times as long; alone, waiting asleep costs next to nothing.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with _one_line_warnings(), _stop_on_termination():
         try:
