@@ -262,7 +262,7 @@ def clients(model: str | None, quick: bool) -> Iterator[Figure]:
         during = resident(process.pid)
         for job in client.get("/api/jobs").json():
             if job["state"] in ("queued", "running"):
-                client.delete(f"/api/jobs/{job['id']}")
+                client.post(f"/api/jobs/{job['id']}/cancel")
         time.sleep(PAUSE)
         after, left = resident(process.pid), resident(process.pid, alone=True)
     bad = sum(code not in (200, 201, 202, 429) for code in codes)

@@ -26,13 +26,13 @@ def busy(client):
     client.wait(job["id"], states=("running",))
     yield job
     if client.get(f"/api/jobs/{job['id']}").json()["state"] == "running":
-        client.delete(f"/api/jobs/{job['id']}")
+        client.post(f"/api/jobs/{job['id']}/cancel")
         client.wait(job["id"])
 
 
 def test_a_running_job_is_cancelled_and_the_next_one_runs(client, busy):
     start = time.monotonic()
-    client.delete(f"/api/jobs/{busy['id']}")
+    client.post(f"/api/jobs/{busy['id']}/cancel")
     assert client.wait(busy["id"])["state"] == "cancelled"
     assert time.monotonic() - start < 5
     image = client.upload(photo())
@@ -43,7 +43,7 @@ def test_a_waiting_job_is_cancelled_without_running(client, busy):
     image = client.upload(photo())
     waiting = client.submit("upscale", {"image": image["id"]}, model="bicubic").json()
     assert waiting["state"] == "queued"
-    assert client.delete(f"/api/jobs/{waiting['id']}").json()["state"] == "cancelled"
+    assert client.post(f"/api/jobs/{waiting['id']}/cancel").json()["state"] == "cancelled"
     assert client.get(f"/api/jobs/{busy['id']}").json()["state"] == "running"
 
 
@@ -68,6 +68,20 @@ def test_a_full_queue_says_when_to_come_again(idle):
     answer = client.submit("upscale", {"image": image["id"]}, model="bicubic")
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "2")
     assert answer.json()["error"] == "1 jobs wait already; try again when one is finished"
+
+
+def test_a_cancel_that_comes_too_late_takes_nothing_away(client):
+    image = client.upload(photo())
+    job = client.run("upscale", {"image": image["id"]}, model="bicubic")
+    assert client.post(f"/api/jobs/{job['id']}/cancel").json()["state"] == "done"
+    assert client.get(f"/api/files/{job['results'][0]['id']}").status_code == 200
+
+
+def test_a_job_says_who_asked(client):
+    image = client.upload(photo())
+    body = {"application": "upscale", "inputs": {"image": image["id"]}, "model": "bicubic", "by": "a page"}
+    job = client.post("/api/jobs", json=body).json()
+    assert client.wait(job["id"])["by"] == "a page"
 
 
 def test_a_job_that_is_over_is_forgotten_with_its_results(client):

@@ -331,6 +331,17 @@ def test_a_reload_in_the_middle_loses_nothing(open_page):
     page.until(lambda: page.message == "cancelled", 30)
 
 
+def test_a_reload_before_the_answer_loses_nothing(open_page):
+    page = open_page()
+    page.page.route("**/api/jobs", lambda route: route.fetch() and None)  # it is asked for, and never answered
+    slow_job(page)
+    page.page.unroute("**/api/jobs")
+    page.page.reload()
+    page.ready()
+    page.page.click("#cancel")
+    page.until(lambda: page.message == "cancelled", 30)
+
+
 def test_a_batch_with_one_bad_file(open_page):
     page = open_page()
     page.page.click("nav >> text=Batch")

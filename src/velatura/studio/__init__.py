@@ -17,7 +17,8 @@ POST     ``/api/images/{id}/cutout``                cut out by a mask, turned by
 DELETE   ``/api/images/{id}``                       forget it
 POST     ``/api/jobs``                              queue work; 429 with Retry-After where the queue is full
 GET      ``/api/jobs``, ``/api/jobs/{id}``          work and its results
-DELETE   ``/api/jobs/{id}``                         cancel what waits or runs; forget what is finished
+POST     ``/api/jobs/{id}/cancel``                  cancel what waits or runs
+DELETE   ``/api/jobs/{id}``                         forget what is finished, with its results
 GET      ``/api/events``                            server-sent events: every job as it changes
 POST     ``/api/archives``                          zip images; gives the address to fetch the zip from
 =======  =========================================  ================================================================

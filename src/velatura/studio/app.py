@@ -81,6 +81,7 @@ class JobRequest(StepRequest):
     text: str | None = Field(None, max_length=LONGEST, description="what imagine is to show")
     steps: list[StepRequest] = Field([], max_length=16, description="of a pipeline, in their order")
     vary: tuple[int, float] | None = Field(None, description="number of a draw among its latents, how much (0 to 1)")
+    by: str | None = Field(None, max_length=64, description="who asks, by a name of its own; comes back with the job")
 
     @model_validator(mode="after")
     def _share(self) -> JobRequest:
@@ -91,7 +92,7 @@ class JobRequest(StepRequest):
     def asked(self) -> Asked:
         """Give it without its wrapping."""
         steps = tuple(StepAsked(step.application, step.inputs, step.params, step.model) for step in self.steps)
-        return Asked(self.application, self.inputs, self.params, self.model, self.text, steps, self.vary)
+        return Asked(self.application, self.inputs, self.params, self.model, self.text, steps, self.vary, self.by)
 
 
 class CutoutRequest(_Body):
@@ -393,10 +394,15 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
         """Give one job."""
         return jobs.get(key).described()
 
-    @app.delete("/api/jobs/{key}")
+    @app.post("/api/jobs/{key}/cancel")
     async def cancel(key: str) -> dict[str, Any]:
-        """Cancel what waits or runs; forget what is over, with its results."""
+        """Cancel what waits or runs; what is over stays."""
         return jobs.cancel(key).described()
+
+    @app.delete("/api/jobs/{key}")
+    async def forget(key: str) -> dict[str, Any]:
+        """Forget a job that is over, with its results; cancel one that is not."""
+        return jobs.forget(key).described()
 
     @app.get("/api/events", response_class=Response)
     async def events() -> Response:

@@ -114,6 +114,8 @@ class Asked:
         Of a pipeline.
     vary : tuple of (int, float), optional
         Number of a draw among its latents, and how much to change it, 0..1.
+    by : str or None
+        What the client calls itself.
     """
 
     application: str
@@ -123,6 +125,7 @@ class Asked:
     text: str | None = None
     steps: Sequence[StepAsked] = ()
     vary: tuple[int, float] | None = None
+    by: str | None = None
 
 
 # --- forms ------------------------------------------------------------------------------------------------------------

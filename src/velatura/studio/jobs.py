@@ -72,6 +72,7 @@ class Job:
         left = self.left
         return {
             "id": self.id,
+            "by": self.asked.by,
             "application": self.asked.application,
             "title": self.checked.title,
             "inputs": dict(self.asked.inputs),
@@ -182,20 +183,30 @@ class Jobs:
             return list(self._jobs.values())
 
     def cancel(self, key: str) -> Job:
-        """Stop a job that waits or runs; forget one that is over, with its results."""
+        """Stop a job that waits or runs; one that is over keeps its results."""
+        job = self.get(key)
+        with self._condition:
+            if job.state in OVER:
+                return job
+            job.cancelled = True
+            if job.state == "queued":
+                job.state = "cancelled"
+        self._tell(job)
+        return job
+
+    def forget(self, key: str) -> Job:
+        """Forget a job that is over, with its results; stop one that is not."""
         job = self.get(key)
         with self._condition:
             over = job.state in OVER
             if over:
                 self._jobs.pop(key, None)
-            else:
-                job.cancelled = True
-                if job.state == "queued":
-                    job.state = "cancelled"
+        if not over:
+            return self.cancel(key)
         # Outside of the lock: the store asks, inside its own, what jobs need.
-        for _, item in job.results if over else ():
+        for _, item in job.results:
             self._store.remove(item.id)
-        self._tell(job, "removed" if over else "job")
+        self._tell(job, "removed")
         return job
 
     # --- who listens --------------------------------------------------------------------------------------------------

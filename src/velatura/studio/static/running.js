@@ -1,7 +1,7 @@
 // Work goes out, news come in: submitting, progress, cancelling.
 
 import { $, fill, h, inWords } from "./dom.js";
-import { post, remove } from "./api.js";
+import { post } from "./api.js";
 import { emit, on } from "./bus.js";
 import { params } from "./forms.js";
 import { sendMask } from "./masks.js";
@@ -9,7 +9,8 @@ import { pieceInputs } from "./place.js";
 import { application, changed, leadingOf, others, session, typed } from "./session.js";
 
 export const jobs = new Map(); // id -> job, as the server last told
-const mine = new Set(); // what this page asked for, and has not shown yet
+const me = (sessionStorage["velatura-me"] ??= crypto.getRandomValues(new Uint32Array(2)).join("-"));
+const told = new Set(JSON.parse(sessionStorage["velatura-told"] ?? "[]")); // jobs of this page that it has shown
 
 /** Give the masks that a picture needs: the painted one where there is one. */
 async function masksFor(one, item) {
@@ -82,11 +83,9 @@ export async function run() {
 
 /** Ask for anything; its result is shown when it is there. */
 export async function submit(request) {
-  const job = await post("/api/jobs", request);
-  mine.add(job.id);
+  const job = await post("/api/jobs", { ...request, by: me });
   // News may have come before the answer.
   if (!jobs.has(job.id)) heard(job);
-  else if (jobs.get(job.id).state !== "queued") heard(jobs.get(job.id));
   return job;
 }
 
@@ -95,8 +94,8 @@ const OVER = ["done", "failed", "cancelled"];
 function heard(job) {
   jobs.set(job.id, job);
   emit("job", job);
-  if (mine.has(job.id) && OVER.includes(job.state)) {
-    mine.delete(job.id);
+  if (job.by === me && OVER.includes(job.state) && !told.has(job.id)) {
+    told.add(job.id);
     if (job.state === "failed") emit("failed", job.error);
     if (job.state === "cancelled") emit("said", "cancelled");
     if (job.state === "done") show(job);
@@ -138,7 +137,7 @@ function showProgress() {
 }
 
 export async function cancel(id) {
-  await remove(`/api/jobs/${id}`).catch((error) => emit("failed", error.message));
+  await post(`/api/jobs/${id}/cancel`).catch((error) => emit("failed", error.message));
 }
 
 /** Cancel what runs. */
@@ -155,7 +154,7 @@ export function listen() {
     for (const job of JSON.parse(event.data)) jobs.set(job.id, job);
     emit("jobs");
     // What this page waits for may have ended meanwhile.
-    for (const id of [...mine]) if (jobs.has(id)) heard(jobs.get(id));
+    for (const job of [...jobs.values()]) if (job.by === me) heard(job);
     showProgress();
     if (source.broken) emit("said", "connected again");
     source.broken = false;
@@ -170,8 +169,9 @@ export function listen() {
     source.broken = true;
     emit("failed", "the studio does not answer; trying again…");
   });
-  addEventListener("pagehide", () => sessionStorage.setItem("velatura-mine", JSON.stringify([...mine])));
-  for (const id of JSON.parse(sessionStorage.getItem("velatura-mine") ?? "[]")) mine.add(id);
+  addEventListener("pagehide", () => {
+    sessionStorage["velatura-told"] = JSON.stringify([...told].filter((id) => jobs.has(id)));
+  });
 }
 
 on("submit", submit);
