@@ -39,7 +39,7 @@ from velatura.ops.damage import OLD, Worn, old_scan
 
 MODEL = "direct"
 NAMES = ("astronaut", "coffee", "chelsea")
-WEAR = replace(OLD, faded=0, damaged=1, scan=(1, *OLD.scan[1:]))
+WEAR = replace(OLD, faded=0, damaged=1, copied=(1, *OLD.copied[1:]))
 
 
 @functools.cache
@@ -90,7 +90,7 @@ def time(model: str | None, quick: bool) -> Iterator[Figure]:
     gains: dict[str, list[float]] = {}
     seconds: dict[str, list[float]] = {}
     for scan in scans(96 if quick else 300)[: 1 if quick else None]:
-        image, mask, target = eight_bit(scan.image), eight_bit(scan.mask), eight_bit(scan.faded)
+        image, mask, target = eight_bit(scan.image), eight_bit(scan.damage), eight_bit(scan.faded)
         calls = {
             "ours, mask found": functools.partial(ours, image, "auto", model),
             "ours, true mask": functools.partial(ours, image, mask, model),

@@ -7,7 +7,7 @@ from velatura.ops.damage import FAMILIES, Wear, old_scan
 
 UNIT = (astronaut()[40:168, 160:256] / 255).astype(np.float32)
 FLAT = np.full((96, 128, 3), 0.5, np.float32)
-PERFECT = Wear(grey=0, lens=0, printed=0, faded=0, damaged=0, scan=(0, 0, 0, 0))
+PERFECT = Wear(grey=0, lens=0, printed=0, faded=0, damaged=0, copied=(0, 0, 0, 0), scanned=0)
 
 
 def rng(seed=0):
@@ -76,17 +76,41 @@ def test_the_same_state_gives_the_same_scan():
 
 
 def test_only_the_families_named_are_drawn():
-    wear = Wear(grey=0, lens=0, printed=0, faded=0, damaged=1, most=1, scan=(0, 0, 0, 0))
+    wear = Wear(grey=0, lens=0, printed=0, faded=0, damaged=1, most=1, copied=(0, 0, 0, 0), scanned=0)
     once = [old_scan(FLAT, rng(i), wear, ["patches"]) for i in range(6)]
     assert all(0.005 < worn.mask.mean() < 0.3 for worn in once)
     lines = [old_scan(FLAT, rng(i), wear, ["hairs"]).mask.mean() for i in range(6)]
     assert max(lines) < 0.06
 
 
+def test_stains_are_told_from_what_is_lost():
+    wear = Wear(grey=0, lens=0, printed=0, faded=0, damaged=1, most=2, copied=(0, 0, 0, 0), scanned=0)
+    both = [old_scan(FLAT, rng(i), wear, ["patches", "stains"]) for i in range(12)]
+    assert not any((worn.mask * worn.stained).any() for worn in both)
+    assert any(worn.mask.any() and worn.stained.any() for worn in both)
+    assert all(worn.damage.max() == 1 for worn in both)
+    only = old_scan(FLAT, rng(1), wear, ["stains"])
+    assert not only.mask.any()
+    assert only.stained.any()
+
+
+def test_damage_lies_over_the_noise_of_a_print(monkeypatch):
+    def square(image, _):
+        cover = np.zeros(image.shape[:2], np.float32)
+        cover[8:24, 8:24] = 1
+        return np.where(cover[..., None] > 0, np.float32(1), image), cover
+
+    monkeypatch.setitem(damage.FAMILIES, "square", square)
+    wear = Wear(grey=0, lens=0, printed=0, faded=0, damaged=1, copied=(1, 0, 0, 0), scanned=0)
+    worn = old_scan(FLAT, rng(3), wear, ["square"])
+    assert (worn.image[worn.mask > 0] == 1).all()
+    assert worn.image[worn.mask == 0].std() > 0.005
+
+
 def test_faded_and_original_go_together():
     from velatura.ops.degrade import fade
 
-    wear = Wear(grey=0, lens=0, printed=0, faded=1, damaged=0, scan=(0, 0, 0, 0))
+    wear = Wear(grey=0, lens=0, printed=0, faded=1, damaged=0, copied=(0, 0, 0, 0), scanned=0)
     worn = old_scan(UNIT, rng(2), wear)
     np.testing.assert_array_equal(worn.faded, fade(worn.original, worn.fading))
     np.testing.assert_allclose(worn.image, worn.faded, atol=0.5 / 255 + 1e-6)

@@ -3,6 +3,8 @@ import pytest
 import torch
 
 from velatura.errors import InputError
+from velatura.ops.damage import Worn
+from velatura.ops.degrade import UNFADED
 from velatura.training import data
 from velatura.training.recipe import make_config
 from velatura.training.recipes import old_scans
@@ -82,15 +84,18 @@ def test_held_out_scans_stay_the_same(config, kind):
         assert one.image.shape == (64, 64, 3)
         assert (one.image != np.rint(255 * one.faded) / np.float32(255)).any() == (kind != "clean")
         assert bool(one.mask.any()) == (kind in ("lines", "areas", "unseen"))
+        assert bool(one.stained.any()) == (kind == "stains")
         assert (np.abs(one.faded - one.original).max() > 0.01) == (kind == "faded")
 
 
 def test_careless_masks_are_right_half_of_the_time():
-    mask = np.zeros((64, 64), np.float32)
-    mask[20:40, 30:34] = 1
-    drawn = [old_scans.careless(mask, np.random.default_rng(seed)) for seed in range(200)]
-    exact = [(one == mask).all() for one in drawn]
-    assert 0.4 < np.mean(exact) < 0.7
+    mask, stained, image = np.zeros((64, 64), np.float32), np.zeros((64, 64), np.float32), np.zeros((64, 64, 3))
+    mask[20:40, 30:34], stained[50:60, :4] = 1, 1
+    scan = Worn(image, mask, stained, image, image, UNFADED)
+    drawn = [old_scans.careless(scan, np.random.default_rng(seed)) for seed in range(200)]
+    exact = [[(one == true).all() for one in drawn] for true in (mask, scan.damage)]
+    assert 0.4 < np.sum(np.mean(exact, 1)) < 0.7
+    assert all(np.mean(exact, 1) > 0.15)
     assert any(one.sum() > mask.sum() for one in drawn)
     assert any(0 < one.sum() < mask.sum() for one in drawn)
     assert any(one.sum() == 0 for one in drawn)

@@ -28,7 +28,7 @@ Progress = Callable[[int, int, str], None]
 #: From a scan, and what is true of it, to a result.
 Way = Callable[["Worn", Pixels], Pixels]
 
-DAMAGED = ("unstructured", "lines", "areas")
+DAMAGED = ("unstructured", "lines", "areas", "stains")
 FOUND = ("lines", "areas", "unseen")
 SCAN, MEANS, HAT = "scan", "non-local means", "top-hat"
 USUAL = "Telea and non-local means"
@@ -240,10 +240,10 @@ def _fidelity(work: _Work) -> Report:
         ways: dict[str, Way] = {SCAN: lambda scan, image: image, MEANS: lambda scan, image: _means(image)}
         if has_telea:
             ways[f"{USUAL} ({HAT})"] = lambda scan, image: _usual(image, _hat(scan.image) > threshold)
-            ways[f"{USUAL} (true mask)"] = lambda scan, image: _usual(image, scan.mask)
+            ways[f"{USUAL} (true mask)"] = lambda scan, image: _usual(image, scan.damage)
         for name, task in work.tasks.items():
             ways[name] = lambda scan, image, task=task: _ours(task, image, **_alone(task))
-            ways[f"{name} (true mask)"] = lambda scan, image, task=task: _ours(task, image, scan.mask, **_alone(task))
+            ways[f"{name} (true mask)"] = lambda scan, image, task=task: _ours(task, image, scan.damage, **_alone(task))
         made = work.made(scans, ways, kind)
         targets, count = [_eight_bit(scan.faded) for scan in scans], len(scans)
         figures = {name: _scores(images, targets) for name, images in made.items()}
@@ -255,8 +255,8 @@ def _fidelity(work: _Work) -> Report:
         title="Restoration of worn photographs",
         protocol=(
             f"{RGB}. Held-out photographs, {work.side}x{work.side} at most, worn by velatura.ops.damage.old_scan with "
-            "fixed seeds: unstructured = blur, noise, JPEG, reduction; lines and areas = the same with scratches, "
-            "hairs, dust, creases, tears, ink, and with holes, stains, patches; no fading, faces not refined. "
+            "fixed seeds: unstructured = blur, noise, JPEG, reduction; lines, areas, stains = the same, and over it "
+            "scratches, hairs, dust, creases, tears, ink; holes, patches; stains; no fading, faces not refined. "
             "Non-local means (scikit-image) are as strong as the noise estimated by the median of Haar's diagonal "
             "details; the top-hat has its best threshold on these very scans with lines. Damage is found by "
             f"{DETECTOR}, or the true mask given."

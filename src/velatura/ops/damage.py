@@ -37,6 +37,7 @@ from velatura.ops.degrade import (
     random_grain,
     random_halftone,
     random_jpeg,
+    random_noise,
     random_reduction,
     shuffled,
     sometimes,
@@ -47,11 +48,13 @@ __all__ = [
     "COVERED",
     "FAMILIES",
     "OLD",
+    "THROUGH",
     "Family",
     "Wear",
     "Worn",
     "cracks",
     "creases",
+    "damaged",
     "dust",
     "hairs",
     "holes",
@@ -373,6 +376,8 @@ FAMILIES: Mapping[str, Family] = {
     "ink": ink,
     "cracks": cracks,
 }
+#: Those that the picture shines through: there it is to be undone, not filled.
+THROUGH = ("stains",)
 
 # --- an old scan ------------------------------------------------------------------------------------------------------
 
@@ -397,11 +402,13 @@ class Wear:
         Share with structured damage, of one to `most` families.
     most : int
     grain : (float, float)
-        Standard deviation of the noise, 0..1.
+        Standard deviation of the print's noise, 0..1.
     quality : (float, float)
-        Of JPEG.
-    scan : (float, float, float, float)
-        Shares that get noise, JPEG, a smaller size and back, and the blur of a scanner.
+        Of JPEG, where a print is a copy.
+    copied : (float, float, float, float)
+        Shares of the prints that have noise, JPEG's marks, a smaller size and back, and blur. Damage lies over these.
+    scanned : float
+        Share that has what a scanner and its file add in the end: a little noise, blur and JPEG.
     """
 
     grey: float = 0.35
@@ -413,7 +420,8 @@ class Wear:
     most: int = 3
     grain: Range = (3 / 255, 30 / 255)
     quality: Range = (40, 95)
-    scan: tuple[float, float, float, float] = (0.8, 0.6, 0.35, 0.25)
+    copied: tuple[float, float, float, float] = (0.8, 0.6, 0.35, 0.25)
+    scanned: float = 0.7
 
 
 #: What training wears photographs by.
@@ -428,7 +436,9 @@ class Worn(NamedTuple):
     image : ndarray of float32, (H, W, 3)
         As it is found, in steps of 1 / 255.
     mask : ndarray of float32, (H, W)
-        1 where damage covers more than a quarter of a pixel, else 0.
+        1 where damage covers more than a quarter of a pixel, else 0; what the picture shines through is not in it.
+    stained : ndarray of float32, (H, W)
+        1 where a stain covers more than a quarter of a pixel and no other damage does, else 0.
     faded : ndarray of float32, (H, W, 3)
         The original with its fading and nothing else: what is to come back where colours are another's task.
     original : ndarray of float32, (H, W, 3)
@@ -439,15 +449,23 @@ class Worn(NamedTuple):
 
     image: Image
     mask: Plane
+    stained: Plane
     faded: Image
     original: Image
     fading: Fading
+
+    @property
+    def damage(self) -> Plane:
+        """`mask` and `stained` in one."""
+        return self.mask + self.stained  # type: ignore[return-value]
 
 
 def old_scan(
     image: Image, rng: np.random.Generator, wear: Wear = OLD, families: Sequence[str] = tuple(FAMILIES)
 ) -> Worn:
     """Wear one clean image the way old photographs are worn: lens, print, age, damage, scanner, file.
+
+    As in the paper, what has happened to structures lies over noise, blur and the marks of copies.
 
     Parameters
     ----------
@@ -480,28 +498,66 @@ def old_scan(
 
     lens = partial(random_blur, sigma=wear.sigma, ringing=0.0)
     taken = chain(original, rng, sometimes(lens, wear.lens), sometimes(random_halftone, wear.printed))
-    done, cover = fade(taken.clip(0, 1), fading), np.zeros(image.shape[:2], np.float32)
-    if rng.random() < wear.damaged:
-        count = min(int(rng.integers(1, wear.most + 1)), len(families))
-        for index in rng.permutation(len(families))[:count]:
-            done, one = FAMILIES[families[int(index)]](done, rng)
-            cover = np.maximum(cover, one)
+    gray = 1.0 if no_color else 0.4
+    done = fade(_copied(wear, gray)(taken.clip(0, 1), rng).clip(0, 1), fading)
+    count = int(rng.integers(1, wear.most + 1)) if rng.random() < wear.damaged else 0
+    done, mask, stained = damaged(done, rng, families, count)
     if no_color:
         done = grey(done)
-    done = _scanned(wear, 1.0 if no_color else 0.4)(done, rng)
+    if rng.random() < wear.scanned:
+        done = _scanned(done.clip(0, 1), rng, gray)
     if no_color:
         done = grey(done)
     rounded = (np.rint(255 * done.clip(0, 1)) / 255).astype(np.float32)
-    return Worn(rounded, (cover > COVERED).astype(np.float32), fade(original, fading), original, fading)
+    return Worn(rounded, mask, stained, fade(original, fading), original, fading)
 
 
-def _scanned(wear: Wear, gray: float) -> Operation:
-    noise, file, small, soft = wear.scan
+def damaged(image: Image, rng: np.random.Generator, families: Sequence[str], count: int) -> tuple[Image, Plane, Plane]:
+    """Let some families of damage happen to an image, each once at most.
+
+    Parameters
+    ----------
+    image : ndarray of float32, (H, W, 3)
+        RGB, 0..1.
+    rng : numpy.random.Generator
+        Where all randomness comes from.
+    families : sequence of str
+        Of `FAMILIES`.
+    count : int
+        How many of them.
+
+    Returns
+    -------
+    tuple of ndarray of float32
+        The image, and `mask` and `stained` as of `Worn`.
+    """
+    lost, stained = np.zeros((2, *image.shape[:2]), np.float32)
+    for index in rng.permutation(len(families))[:count]:
+        name = families[int(index)]
+        image, cover = FAMILIES[name](image, rng)
+        plane = stained if name in THROUGH else lost
+        np.maximum(plane, cover, out=plane)
+    mask = lost > COVERED
+    return image, mask.astype(np.float32), ((stained > COVERED) & ~mask).astype(np.float32)
+
+
+def _copied(wear: Wear, gray: float) -> Operation:
+    noise, file, small, soft = wear.copied
     return shuffled(
         sometimes(partial(random_grain, sigma=wear.grain, gray=gray), noise),
         sometimes(partial(random_jpeg, quality=wear.quality), file),
         sometimes(random_reduction, small),
         sometimes(partial(random_blur, sigma=(0.3, 1.0)), soft),
+    )
+
+
+def _scanned(image: Image, rng: np.random.Generator, gray: float) -> Image:
+    return chain(
+        image,
+        rng,
+        sometimes(partial(random_blur, sigma=(0.2, 0.5), ringing=0.0), 0.4),
+        partial(random_noise, sigma=(0.5 / 255, 5 / 255), grey=gray),
+        sometimes(partial(random_jpeg, quality=(75, 98)), 0.5),
     )
 
 

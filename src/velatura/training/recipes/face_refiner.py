@@ -290,7 +290,7 @@ def _pair(
     worn = old_scan(small, rng, wear, families)
     clear = _sized(unit, config.patch)
     clear = grey(clear) if np.array_equal(worn.original, grey(small)) else clear
-    mask = worn.mask if exact else careless(worn.mask, rng)
+    mask = worn.damage if exact else careless(worn, rng)
     found = worn.image if restorer is None else _restored(restorer, worn, mask)
     return Pair(_sized(found, config.patch), fade(clear, worn.fading))
 

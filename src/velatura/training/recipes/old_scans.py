@@ -21,7 +21,7 @@ from scipy.ndimage import grey_dilation
 from torch import Tensor
 
 from velatura.errors import InputError
-from velatura.ops.damage import COVERED, FAMILIES, OLD, Wear, Worn, old_scan
+from velatura.ops.damage import FAMILIES, OLD, Wear, Worn, damaged, old_scan
 from velatura.ops.degrade import UNFADED, fade, grey, random_fading, unstructured
 from velatura.training import data
 from velatura.training.recipe import TrainConfig
@@ -59,11 +59,11 @@ HELD_OUT_EVERY = 20  # of a user's photographs by name: every twentieth is held 
 HELD_OUT_SEED = 2004  # of how held-out photographs are worn
 
 #: A photograph that nothing has happened to, but that it may have lost its colour.
-CLEAN = Wear(lens=0, printed=0, faded=0, damaged=0, scan=(0, 0, 0, 0))
+CLEAN = Wear(lens=0, printed=0, faded=0, damaged=0, copied=(0, 0, 0, 0), scanned=0)
 LINES = ("scratches", "hairs", "dust", "creases", "tears", "ink")
-AREAS = ("holes", "stains", "patches")
+AREAS = ("holes", "patches")
 # There is noise on every scan that is measured: PSNR of one that nothing has happened to would be infinite.
-NOISY = replace(OLD, faded=0, damaged=0, scan=(1, *OLD.scan[1:]))
+NOISY = replace(OLD, faded=0, damaged=0, copied=(1, *OLD.copied[1:]))
 #: What is measured: how photographs are worn, and by which families.
 KINDS: Mapping[str, tuple[Wear, tuple[str, ...]]] = MappingProxyType(
     {
@@ -73,6 +73,7 @@ KINDS: Mapping[str, tuple[Wear, tuple[str, ...]]] = MappingProxyType(
         "unseen": (replace(NOISY, damaged=1, most=1), ("cracks",)),
         "faded": (replace(NOISY, faded=1), LINES),
         "clean": (CLEAN, LINES),
+        "stains": (replace(NOISY, damaged=1, most=1), ("stains",)),
     }
 )
 
@@ -186,19 +187,17 @@ def held_out_scans(config: ScansConfig, kind: str, count: int, side: int) -> lis
     return found
 
 
-def careless(mask: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Give a mask as a detector or a hand draws it: half of them exact, others too wide, with parts missing, empty.
+def careless(scan: Worn, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Give a scan's mask as a detector or a hand draws it: half are exact, others too wide, with parts missing, empty.
 
-    Parameters
-    ----------
-    mask : ndarray of float32, (H, W)
-        0 or 1.
+    Half of them mark stains, too: a hand does, a detector does not.
 
     Returns
     -------
     ndarray of float32, (H, W)
+        0 or 1.
     """
-    kind = rng.random()
+    mask, kind = scan.damage if rng.random() < 0.5 else scan.mask, rng.random()
     if kind < 0.5:
         return mask
     if kind < 0.8:
@@ -233,13 +232,10 @@ def _as_in_the_paper(image: NDArray[np.float32], rng: np.random.Generator, famil
     """Unstructured degradations, then fading and damage on top, a tenth of the photographs grey."""
     original = grey(image) if rng.random() < 0.1 else image
     fading = random_fading(rng) if rng.random() < 0.5 else UNFADED
-    done, cover = fade(unstructured(original, rng), fading), np.zeros(image.shape[:2], np.float32)
-    if rng.random() < 0.7:
-        for index in rng.permutation(len(families))[: int(rng.integers(1, 4))]:
-            done, one = FAMILIES[families[int(index)]](done, rng)
-            cover = np.maximum(cover, one)
+    count = int(rng.integers(1, 4)) if rng.random() < 0.7 else 0
+    done, mask, stained = damaged(fade(unstructured(original, rng), fading), rng, families, count)
     rounded = (np.rint(255 * done.clip(0, 1)) / 255).astype(np.float32)
-    return Worn(rounded, (cover > COVERED).astype(np.float32), fade(original, fading), original, fading)
+    return Worn(rounded, mask, stained, fade(original, fading), original, fading)
 
 
 def _arrays(images: data.Images) -> list[NDArray[np.uint8]]:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # measuring a network needs no Lightning
 __all__ = ["RestoreConfig", "TrainRestore", "evaluate", "restore", "table"]
 
 QUICK, ALL = (12, 160), (91, 256)  # held-out photographs of a kind and their side: beside the training, and for good
-KINDS = ("unstructured", "lines", "areas", "clean")  # measured beside the training; all of them for good
+KINDS = ("unstructured", "lines", "areas", "stains", "clean")  # measured beside the training; all of them for good
 LEVELS = 255
 
 
@@ -91,7 +91,7 @@ class TrainRestore:
         """Scans, masks of their damage, and what they were before it."""
         rng = np.random.default_rng((self.config.seed, step, rank))
         scans = [self.grounds.scan(rng) for _ in range(self.config.batch_size)]
-        masks = [old_scans.careless(scan.mask, rng) for scan in scans]
+        masks = [old_scans.careless(scan, rng) for scan in scans]
         return stacked([scan.image for scan in scans]), stacked(masks), stacked([scan.faded for scan in scans])
 
     def step(self, training: Training, batch: tuple[Tensor, ...], step: int) -> dict[str, Tensor]:
@@ -144,7 +144,7 @@ class TrainRestore:
 def restore(network: nn.Module, scan: Worn) -> NDArray[np.uint8]:
     """Run a restorer on one scan with its true mask, on the network's device: 8 bits, (H, W, 3)."""
     device = next(network.parameters()).device
-    return eight_bit(network(stacked([scan.image]).to(device), stacked([scan.mask]).to(device))[0])
+    return eight_bit(network(stacked([scan.image]).to(device), stacked([scan.damage]).to(device))[0])
 
 
 def evaluate(network: nn.Module, scans: dict[str, list[Worn]], features: Any, seed: int = 0) -> dict[str, Any]:

@@ -367,7 +367,7 @@ class TrainMapping:
         """Scans, masks of their damage, and the photographs."""
         rng = np.random.default_rng((self.config.seed, step, rank))
         scans = [self.grounds.scan(rng) for _ in range(self.config.batch_size)]
-        masks = [old_scans.careless(scan.mask, rng) for scan in scans]
+        masks = [old_scans.careless(scan, rng) for scan in scans]
         return stacked([scan.image for scan in scans]), stacked(masks), stacked([self._target(one) for one in scans])
 
     def step(self, training: Training, batch: tuple[Tensor, ...], step: int) -> dict[str, Tensor]:

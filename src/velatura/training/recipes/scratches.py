@@ -87,17 +87,18 @@ class TrainScratches:
         return {"detector": Adam(detector.parameters(), lr=self.config.learning_rate)}
 
     def batch(self, step: int, rank: int) -> tuple[Tensor, ...]:
-        """Scans and their damage."""
+        """Scans, their damage, and what counts: stains may be marked or not."""
         rng = np.random.default_rng((self.config.seed, step, rank))
         scans = [self.grounds.scan(rng) for _ in range(self.config.batch_size)]
-        return old_scans.stacked([scan.image for scan in scans]), old_scans.stacked([scan.mask for scan in scans])
+        planes = [scan.image for scan in scans], [scan.mask for scan in scans], [1 - scan.stained for scan in scans]
+        return tuple(map(old_scans.stacked, planes))
 
     def step(self, training: Training, batch: tuple[Tensor, ...], step: int) -> dict[str, Tensor]:
         """Descend cross-entropy and Dice."""
-        image, mask = batch
+        image, mask, counts = batch
         logits = training.networks["detector"](image)
-        entropy = functional.binary_cross_entropy_with_logits(logits, mask)
-        overlap = dice(logits, mask)
+        entropy = functional.binary_cross_entropy_with_logits(logits, mask, counts)
+        overlap = dice(logits, mask, counts)
         training.descend("detector", entropy + self.config.dice * overlap)
         return {"entropy": entropy.detach(), "dice": overlap.detach()}
 
@@ -154,8 +155,10 @@ class TrainScratches:
         return old_scans.sheet([[scan.image for scan in chosen], marks, truth], QUICK[1])
 
 
-def dice(logits: Tensor, mask: Tensor) -> Tensor:
+def dice(logits: Tensor, mask: Tensor, counts: Tensor | float = 1.0) -> Tensor:
     """Give ``1 - 2 sum p m / (sum p^2 + sum m^2)``, pooled over the batch: Milletari et al. 2016, equation 3.
+
+    Where `counts` is 0 the mask is 0, and what is found there does not matter.
 
     Examples
     --------
@@ -163,7 +166,7 @@ def dice(logits: Tensor, mask: Tensor) -> Tensor:
     >>> round(float(dice(40 * mask - 20, mask)), 3), round(float(dice(20 - 40 * mask, mask)), 3)
     (0.0, 1.0)
     """
-    p = logits.sigmoid()
+    p = logits.sigmoid() * counts
     return 1 - 2 * (p * mask).sum() / (p.square().sum() + mask.square().sum() + 1e-6)
 
 
@@ -223,6 +226,7 @@ def _pooled(network: nn.Module, scans: list[Worn]) -> tuple[NDArray[np.float32],
 
 
 def _joined(scans: list[Worn], score: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Truth and scores of all pixels of all scans."""
-    truth = np.concatenate([scan.mask.ravel() for scan in scans])
-    return truth, np.concatenate([score(scan).ravel() for scan in scans])
+    """Truth and scores of all pixels of all scans but stained ones."""
+    counts = [scan.stained == 0 for scan in scans]
+    truth = np.concatenate([scan.mask[kept] for scan, kept in zip(scans, counts, strict=True)])
+    return truth, np.concatenate([score(scan)[kept] for scan, kept in zip(scans, counts, strict=True)])
