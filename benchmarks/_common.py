@@ -44,7 +44,7 @@ class Figure:
         text = f"  {self.name:<58} {self.value:>10.4g} {self.unit:<12}"
         for word, goal in (("bar", self.bar), ("aim", self.aim)):
             if goal is not None:
-                text += f"  {word} {goal:.3g}: {'met' if self.reaches(goal) else 'MISSED'}"
+                text += f"  {word} {goal:,.6g}: {'met' if self.reaches(goal) else 'MISSED'}"
         return text
 
 

@@ -79,12 +79,17 @@ def benchmark(name: str) -> str:
     goals = [("bar", "met"), ("aim", "aim_met")] if any(figure["bar"] is not None for figure in figures) else []
     rows = ["| | Measured |" + " Bar | Aim |" * bool(goals), "|---|---:|" + "---|---|" * bool(goals)]
     for figure in figures:
-        cells = [figure["name"], f"{figure['value']:.3g} {figure['unit']}".strip()]
+        cells = [figure["name"], f"{number(figure['value'])} {figure['unit']}".strip()]
         for goal, met in goals:
             reached = "met" if figure[met] else "**missed**"
-            cells.append("" if figure[goal] is None else f"{figure[goal]:.3g}, {reached}")
+            cells.append("" if figure[goal] is None else f"{number(figure[goal])}, {reached}")
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
+
+
+def number(value: float) -> str:
+    """Write a figure to three digits, large ones without an exponent: 0.155, 47.7, 1,024."""
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def capacity() -> str:

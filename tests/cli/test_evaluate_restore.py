@@ -56,7 +56,7 @@ def test_fidelity_by_hand(folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
     read = report(folder, tmp_path, "--sheet", str(tmp_path / "sheets"))
     assert "Restoration of worn photographs" in capsys.readouterr().out
     assert (read["model"], read["baseline"], read["count"]) == ("direct", "Telea and non-local means (true mask)", 2)
-    assert len(read["rows"]) == 3 * 6
+    assert len(read["rows"]) == 4 * 6
     scans = held_out_scans(make_config(ScansConfig, {"data": str(folder)}), "lines", 2, 256)
     targets = [eight_bit(scan.faded) for scan in scans]
     images = [eight_bit(scan.image) for scan in scans]
@@ -65,7 +65,12 @@ def test_fidelity_by_hand(folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
         expected = np.mean([peak_signal_noise_ratio(b, a) for a, b in zip(ours, targets, strict=True)])
         assert read["rows"][f"{name}, lines"][0]["value"] == pytest.approx(expected, abs=1e-6)
     assert read["rows"]["scan, areas"][2]["value"] == 0
-    assert {path.name for path in (tmp_path / "sheets").iterdir()} == {"unstructured.png", "lines.png", "areas.png"}
+    assert {path.name for path in (tmp_path / "sheets").iterdir()} == {
+        "unstructured.png",
+        "lines.png",
+        "areas.png",
+        "stains.png",
+    }
 
 
 def test_without_opencv_it_says_so(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
