@@ -335,7 +335,6 @@ def test_a_reload_before_the_answer_loses_nothing(open_page):
     page = open_page()
     page.page.route("**/api/jobs", lambda route: route.fetch() and None)  # it is asked for, and never answered
     slow_job(page)
-    page.page.unroute("**/api/jobs")
     page.page.reload()
     page.ready()
     page.page.click("#cancel")
