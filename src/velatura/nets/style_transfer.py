@@ -7,7 +7,8 @@ Shlens, Kudlur, "A learned representation for artistic style", 2017 (arXiv 1610.
 Differs from the papers: the prediction network sees through the first stages of our own `velatura.nets.features`
 instead of Inception-v3, and gets the mean and the deviation of what they show; style vectors have unit variance. The
 transformer takes blocks of pixels as channels instead of strided convolutions, works at two strides side by side, 4 and
-8, so that it sees further for the same cost, and has kernels of 3x3 throughout. Its borders are mirrored at the edge of
+8, so that it sees further for the same cost, has kernels of 3x3 throughout, and its last layer sees the photograph
+beside what was painted, so that detail need not pass through the coarse layers. Its borders are mirrored at the edge of
 the image, not at the middle of its last pixel.
 """
 
@@ -57,7 +58,7 @@ class StyleTransfer(nn.Module):
     --------
     >>> net = StyleTransfer()
     >>> sum(p.numel() for p in net.parameters())
-    2759605
+    2759686
     >>> photo, style = torch.rand(1, 3, 30, 41), torch.rand(1, 3, 64, 48)
     >>> net(photo, style).shape, net.predictor(style).shape
     (torch.Size([1, 3, 30, 41]), torch.Size([1, 100]))
@@ -224,7 +225,8 @@ class StyleTransformer(nn.Module):
         self.after = nn.ModuleList(_Residual(width, style) for _ in range(outer // 2))
         self.fine = _Painted(width, width // 2, style)
         self.finest = _Painted(width // 2, width // 3, style)
-        self.leave = _Painted(width // 3, 3, style, linear=True)
+        self.shuffle = nn.PixelShuffle(STRIDE)
+        self.leave = _Painted(width // 3 + 3, 3, style, linear=True)
         #: What `velatura.nets.inference.for_inference` keeps in float32: the picture itself must not be rounded.
         self.full_precision = ("leave",)
         # The finer layers and those at stride 4, and whichever of the two ways to them sees further; then the block.
@@ -250,7 +252,8 @@ class StyleTransformer(nn.Module):
         """
         height, width = image.shape[-2:]
         whole = cells(image - 0.5, self.multiple)
-        x = self.enter(rows(self.unshuffle, whole), style, rows)
+        blocks = rows(self.unshuffle, whole)
+        x = self.enter(blocks, style, rows)
         for block in self.before:
             x = block(x, style, rows)
         inner = self.enter_inner(rows(self.unshuffle_inner, whole), style, rows)
@@ -259,15 +262,18 @@ class StyleTransformer(nn.Module):
         x = rows.add(self, x, self.join(rows(self.enlarge, inner), style, rows))
         for block in self.after:
             x = block(x, style, rows)
+        x = torch.cat([x, rows.match(self.shuffle, blocks.to(x.dtype), x)], 1)
         painted = rows.in_parts(lambda part, parts: self._enlarged(part, style, parts), x)
         # Of a band fewer or more rows come out than went in; what was added is at the end of the last one.
         return painted[:, :, : painted.shape[2] - (-height % self.multiple), :width]
 
     def _enlarged(self, x: Tensor, style: Tensor | None, rows: Rows) -> Tensor:
+        x, blocks = x.split([x.shape[1] - 3 * STRIDE**2, 3 * STRIDE**2], 1)
         x = self.fine(rows(self.enlarge, x), style, rows)
         x = self.finest(rows(self.enlarge, x), style, rows)
         with torch.autocast(x.device.type, enabled=False):
-            return torch.sigmoid(self.leave(full(x), style, rows))
+            image = rows.match(self.leave, rows(self.shuffle, full(blocks)), x)
+            return torch.sigmoid(self.leave(torch.cat([full(x), image], 1), style, rows))
 
     @torch.no_grad()
     def fixed(self, image: Tensor, style: Tensor) -> Self:
