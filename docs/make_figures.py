@@ -8,17 +8,25 @@ docs/images/upscale-worn.jpg     the same, worn first, enlarged by the models
 docs/images/upscale-evidence.jpg a result and the map of what of it is supposed
 docs/images/inpaint-texture.jpg  holes filled with the image's own patches
 docs/images/inpaint-faces.jpg    holes on a face, filled by models of faces
+docs/images/restore.jpg          photographs worn by the code, what was found on them, restored
+docs/images/stylize-sheet.jpg    photographs across, styles down, in one pass
+docs/images/stylize-beside.jpg   one pass beside optimisation
+
+``python docs/make_figures.py restore stylize`` draws those alone whose names begin so.
 """
 
 import io
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from velatura import Blend, Upscale, inpaint
+from velatura import Blend, Restore, Stylize, Upscale, inpaint
 from velatura.catalog import cards
 from velatura.cli.demo import contact_sheet
+from velatura.ops.damage import old_scan
 from velatura.ops.degrade import second_order
 from velatura.samples import SCENES, SHRUNK, face
 
@@ -120,6 +128,78 @@ def evidence() -> Image.Image:
     return contact_sheet([{"enlarged": result.image, "evidence": result.maps["evidence"].pixels[..., 0]}], width=360)
 
 
+def photographs() -> dict[str, np.ndarray]:
+    """Squares of 256 pixels, out of the photographs that scikit-image brings along."""
+    from skimage import data
+
+    places = {
+        "astronaut": (data.astronaut(), 0, 90, 256),
+        "cat": (data.chelsea(), 0, 60, 300),
+        "coffee": (data.coffee(), 0, 120, 400),
+        "rocket": (data.rocket(), 0, 110, 427),
+        "motorcycle": (np.asarray(data.stereo_motorcycle()[0]), 0, 120, 500),
+    }
+    return {
+        name: np.asarray(Image.fromarray(image[top : top + side, left : left + side]).resize((256, 256)))
+        for name, (image, top, left, side) in places.items()
+    }
+
+
+def restored() -> Image.Image:
+    """Rows of a worn photograph, its damage as it was found, what came of it, and what it was."""
+    task, rows = Restore.from_pretrained(), []
+    for (name, photo), seed in zip(photographs().items(), (4, 2, 11, 5, 8), strict=True):
+        worn = old_scan(photo.astype(np.float32) / 255, np.random.default_rng(seed))
+        scan, original = (np.rint(255 * one.clip(0, 1)).astype(np.uint8) for one in (worn.image, worn.original))
+        result = task(scan, mask_out=True)
+        marks = result.maps["mask_out"].pixels[..., 0]
+        rows.append({f"{name}, worn": scan, "found": marks, "restored": result.image, "original": original})
+    return contact_sheet(rows, width=256, text=15)
+
+
+def styles() -> dict[str, np.ndarray]:
+    """Pictures whose looks are to be taken over, from scikit-image."""
+    from skimage import data
+
+    found = {
+        "retina": data.retina()[300:1100, 300:1100],
+        "tissue": data.immunohistochemistry()[:400, :400],
+        "galaxies": data.hubble_deep_field()[:500, :500],
+        "gravel": np.repeat(data.gravel()[:400, :400, None], 3, 2),
+        "colours": np.asarray(data.colorwheel())[..., :3],
+    }
+    return {name: np.asarray(Image.fromarray(image).resize((256, 256))) for name, image in found.items()}
+
+
+def stylized() -> Image.Image:
+    """Photographs across, styles down."""
+    task = Stylize.from_pretrained()
+    head = {"": np.full((256, 256, 3), 255, np.uint8), **photographs()}
+    rows = [head]
+    for name, style in styles().items():
+        rows.append({name: style, **{f"{which} ": task(photo, style).image for which, photo in photographs().items()}})
+    return contact_sheet(rows, width=200, text=13)
+
+
+def beside() -> Image.Image:
+    """Photograph, style, one pass, and 100 steps of optimisation."""
+    task, known, looks = Stylize.from_pretrained(), photographs(), styles()
+    pairs = (("cat", "tissue"), ("coffee", "retina"), ("rocket", "galaxies"))
+    return contact_sheet(
+        [
+            {
+                which: known[which],
+                style: looks[style],
+                "one pass": task(known[which], looks[style]).image,
+                "100 steps": task(known[which], looks[style], method="optimize", steps=100).image,
+            }
+            for which, style in pairs
+        ],
+        width=256,
+        text=15,
+    )
+
+
 def save(picture: Image.Image, name: str) -> None:
     """Write a JPEG in the best quality that fits."""
     encoded, quality = b"", 96
@@ -132,26 +212,43 @@ def save(picture: Image.Image, name: str) -> None:
     print(f"{IMAGES / name}: {len(encoded) >> 10} KiB")
 
 
-def main() -> None:
-    """Draw all pictures."""
-    IMAGES.mkdir(exist_ok=True)
+def blendings() -> Iterator[tuple[str, Image.Image]]:
+    """The pictures of blending, and the banner."""
     made = blended()
     for name, views, width in (("blend-methods.jpg", VIEWS, 300), ("blend-seams.jpg", SEAMS, 300)):
         rows = [{method: cut(made[scene][method], view) for method in METHODS} for scene, view in views.items()]
-        save(contact_sheet(rows, width=width, text=15), name)
+        yield name, contact_sheet(rows, width=width, text=15)
     shown = {
         "a cat, pasted": cut(made["cat"]["paste"], VIEWS["cat"]),
         "blended (gp-gan)": cut(made["cat"]["gp-gan"], VIEWS["cat"]),
         "galaxies, pasted": cut(made["galaxies"]["paste"], VIEWS["galaxies"]),
         "blended (poisson)": cut(made["galaxies"]["poisson"], VIEWS["galaxies"]),
     }
-    save(contact_sheet([shown], width=380, text=16), "banner.jpg")
-    save(enlarged(CLEAN), "upscale-models.jpg")
-    save(enlarged(WORN, worn=True), "upscale-worn.jpg")
-    save(evidence(), "upscale-evidence.jpg")
-    save(filled(), "inpaint-texture.jpg")
-    save(filled_faces(), "inpaint-faces.jpg")
+    yield "banner.jpg", contact_sheet([shown], width=380, text=16)
+
+
+OTHERS = {
+    "upscale-models.jpg": lambda: enlarged(CLEAN),
+    "upscale-worn.jpg": lambda: enlarged(WORN, worn=True),
+    "upscale-evidence.jpg": evidence,
+    "inpaint-texture.jpg": filled,
+    "inpaint-faces.jpg": filled_faces,
+    "restore.jpg": restored,
+    "stylize-sheet.jpg": stylized,
+    "stylize-beside.jpg": beside,
+}
+
+
+def main(wanted: tuple[str, ...]) -> None:
+    """Draw all pictures, or those whose names begin so."""
+    IMAGES.mkdir(exist_ok=True)
+    if not wanted or any("blend".startswith(one) or one == "banner" for one in wanted):
+        for name, picture in blendings():
+            save(picture, name)
+    for name, draw in OTHERS.items():
+        if not wanted or name.startswith(wanted):
+            save(draw(), name)
 
 
 if __name__ == "__main__":
-    main()
+    main(tuple(sys.argv[1:]))
