@@ -29,6 +29,7 @@ from velatura.cli.demo import contact_sheet
 from velatura.ops.damage import old_scan
 from velatura.ops.degrade import second_order
 from velatura.samples import SCENES, SHRUNK, face
+from velatura.training.recipes.old_scans import eight_bit
 
 IMAGES = Path(__file__).parent / "images"
 METHODS = ("paste", "poisson", "gaussian-poisson", "gp-gan")
@@ -150,7 +151,7 @@ def restored() -> Image.Image:
     task, rows = Restore.from_pretrained(), []
     for (name, photo), seed in zip(photographs().items(), (4, 2, 11, 5, 8), strict=True):
         worn = old_scan(photo.astype(np.float32) / 255, np.random.default_rng(seed))
-        scan, original = (np.rint(255 * one.clip(0, 1)).astype(np.uint8) for one in (worn.image, worn.original))
+        scan, original = eight_bit(worn.image), eight_bit(worn.original)
         result = task(scan, mask_out=True)
         marks = result.maps["mask_out"].pixels[..., 0]
         rows.append({f"{name}, worn": scan, "found": marks, "restored": result.image, "original": original})
@@ -173,11 +174,10 @@ def styles() -> dict[str, np.ndarray]:
 
 def stylized() -> Image.Image:
     """Photographs across, styles down."""
-    task = Stylize.from_pretrained()
-    head = {"": np.full((256, 256, 3), 255, np.uint8), **photographs()}
-    rows = [head]
+    task, across = Stylize.from_pretrained(), photographs()
+    rows = [{"": np.full((256, 256, 3), 255, np.uint8), **across}]
     for name, style in styles().items():
-        rows.append({name: style, **{f"{which} ": task(photo, style).image for which, photo in photographs().items()}})
+        rows.append({name: style, **{which: task(photo, style).image for which, photo in across.items()}})
     return contact_sheet(rows, width=200, text=13)
 
 
@@ -212,19 +212,22 @@ def save(picture: Image.Image, name: str) -> None:
     print(f"{IMAGES / name}: {len(encoded) >> 10} KiB")
 
 
+BLENDINGS = ("blend-methods.jpg", "blend-seams.jpg", "banner.jpg")  # drawn together
+
+
 def blendings() -> Iterator[tuple[str, Image.Image]]:
     """The pictures of blending, and the banner."""
     made = blended()
-    for name, views, width in (("blend-methods.jpg", VIEWS, 300), ("blend-seams.jpg", SEAMS, 300)):
+    for name, views in zip(BLENDINGS, (VIEWS, SEAMS), strict=False):
         rows = [{method: cut(made[scene][method], view) for method in METHODS} for scene, view in views.items()]
-        yield name, contact_sheet(rows, width=width, text=15)
+        yield name, contact_sheet(rows, width=300, text=15)
     shown = {
         "a cat, pasted": cut(made["cat"]["paste"], VIEWS["cat"]),
         "blended (gp-gan)": cut(made["cat"]["gp-gan"], VIEWS["cat"]),
         "galaxies, pasted": cut(made["galaxies"]["paste"], VIEWS["galaxies"]),
         "blended (poisson)": cut(made["galaxies"]["poisson"], VIEWS["galaxies"]),
     }
-    yield "banner.jpg", contact_sheet([shown], width=380, text=16)
+    yield BLENDINGS[-1], contact_sheet([shown], width=380, text=16)
 
 
 OTHERS = {
@@ -242,7 +245,7 @@ OTHERS = {
 def main(wanted: tuple[str, ...]) -> None:
     """Draw all pictures, or those whose names begin so."""
     IMAGES.mkdir(exist_ok=True)
-    if not wanted or any("blend".startswith(one) or one == "banner" for one in wanted):
+    if not wanted or any(name.startswith(wanted) for name in BLENDINGS):
         for name, picture in blendings():
             save(picture, name)
     for name, draw in OTHERS.items():

@@ -262,6 +262,7 @@ class StyleTransformer(nn.Module):
         x = rows.add(self, x, self.join(rows(self.enlarge, inner), style, rows))
         for block in self.after:
             x = block(x, style, rows)
+        # The photograph as blocks goes along, for the last layer; layers without state name its places.
         x = torch.cat([x, rows.match(self.shuffle, blocks.to(x.dtype), x)], 1)
         painted = rows.in_parts(lambda part, parts: self._enlarged(part, style, parts), x)
         # Of a band fewer or more rows come out than went in; what was added is at the end of the last one.
