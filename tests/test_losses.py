@@ -145,6 +145,15 @@ def test_slope_of_gram_matrices(order):
     assert torch.autograd.gradcheck(losses.gram_matrix, (maps,))
 
 
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_slopes_of_both_losses_together(order, pair):
+    """Their derivatives are written by hand."""
+    net, layers, pair = Simple(), {"fine": 1.0}, [one.double() for one in pair]
+    loss = losses.StyleLoss(net, pair[0], losses.style_grams(net, pair[1], layers), {"mean": 1.0}, layers)
+    image = torch.rand(2, 3, 5, 7, dtype=torch.float64).contiguous(memory_format=order).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: loss(x), (image,))
+
+
 def test_gram_matrices_of_two_sizes_compare(pair):
     image = pair[0]
     torch.testing.assert_close(losses.gram_matrix(torch.cat([image, image], 2)), losses.gram_matrix(image))

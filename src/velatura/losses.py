@@ -166,6 +166,27 @@ def _flat(maps: Tensor) -> tuple[Tensor, bool]:
     return maps.flatten(2), False
 
 
+class _MeanSquare(torch.autograd.Function):
+    """The mean of squares of each image's values: half precision is added up, but never spread out, in single."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        ctx.save_for_backward(values)
+        length = torch.linalg.vector_norm(values, dim=(1, 2, 3), dtype=torch.promote_types(values.dtype, torch.float32))
+        return length.square() / values[0].numel()
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (values,) = ctx.saved_tensors
+        return values * (2 * slope / values[0].numel()).to(values.dtype).view(-1, 1, 1, 1)
+
+
+def _mean_square(values: Tensor) -> Tensor:
+    """Give the mean of the squares of each image's values (N, C, H, W): float32, (N,)."""
+    with torch.autocast(values.device.type, enabled=False):
+        return _MeanSquare.apply(values)  # pyright: ignore[reportReturnType]
+
+
 def style_grams(features: FeatureMaps, style: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
     """Give the Gram matrices of a style, of maps behind their activation, (N, C, C) by layer; without gradients."""
     with torch.no_grad():
@@ -241,7 +262,7 @@ class StyleLoss:
         """Give content and style losses of each image of a batch, (N,)."""
         maps = self._maps(image)
         content = [
-            weight * (maps[name] - self._content[name]).float().square().mean((1, 2, 3)) / self._units[name]
+            weight * _mean_square(maps[name] - self._content[name]) / self._units[name]
             for name, weight in self.content_weights.items()
         ]
         style = [

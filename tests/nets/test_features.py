@@ -117,6 +117,18 @@ def test_a_checkerboard_would_be_seen():
     assert unevenness(net, "stride4") > 0.08
 
 
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (33, 34), (2, 3)])
+def test_the_low_pass_has_the_slope_of_its_convolution(size):
+    halve = Features().stages[1].halve.double()
+    image = torch.randn(2, 4, *size, dtype=torch.float64, requires_grad=True)
+    kernel = halve.kernel.expand(4, -1, -1, -1)
+    plain = functional.conv2d(image, kernel, stride=2, padding=1, groups=4)
+    upstream = torch.randn_like(plain)
+    torch.testing.assert_close(halve(image), plain)
+    found, expected = (torch.autograd.grad(made, image, upstream)[0] for made in (halve(image), plain))
+    torch.testing.assert_close(found, expected)
+
+
 def test_a_flat_map_has_a_flat_gradient():
     """What comes back from a coarse map is spread evenly over its pixels."""
     halve = Features().stages[1].halve
