@@ -82,6 +82,13 @@ def test_show(capsys: pytest.CaptureFixture[str]):
     assert Card(**json.loads(capsys.readouterr().out)) == CARD
 
 
+def test_a_pipe_gets_lines_without_filling(capsys: pytest.CaptureFixture[str]):
+    assert main(["models", "show", "tiny-net"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 5
+    assert all(line == line.rstrip() for line in lines)
+
+
 def test_show_unknown_name(capsys: pytest.CaptureFixture[str]):
     assert main(["models", "show", "tiny-nt"]) == 2
     assert "unknown model 'tiny-nt'; did you mean 'tiny-net'?" in capsys.readouterr().err

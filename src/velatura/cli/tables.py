@@ -17,7 +17,12 @@ def new_table(*columns: str, title: str | None = None) -> Table:
 def print_table(table: Table) -> None:
     """Print a table on stdout: as wide as the terminal, and as wide as it needs in a pipe."""
     console = Console(markup=False)
-    if not console.is_terminal:
-        # The usual 80 columns would cut what scripts look for; a table takes no more than it needs.
-        console = Console(markup=False, width=10_000)
-    console.print(table)
+    if console.is_terminal:
+        console.print(table)
+        return
+    # The usual 80 columns would cut what scripts look for, and what fills cells up to their column is for eyes.
+    console = Console(markup=False, width=10_000)
+    with console.capture() as printed:
+        console.print(table)
+    for line in printed.get().splitlines():
+        print(line.rstrip())
