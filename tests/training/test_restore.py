@@ -4,8 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from velatura.nets.restoration import Restorer
+from velatura.restoration import Detector
 from velatura.training import export, recipes
 from velatura.training.loop import train
 from velatura.training.recipe import make_config
@@ -24,13 +26,14 @@ def recipe(photographs, monkeypatch):
 
 
 def test_the_target_is_the_photograph_with_its_fading(recipe):
-    image, mask, target = recipe.batch(3, 0)
+    image, mask, target, found = recipe.batch(3, 0)
     assert image.shape == target.shape == (4, 3, 32, 32)
     assert mask.shape == (4, 1, 32, 32)
+    assert not found.any()  # nobody is there to draw them
     rng = np.random.default_rng((recipe.config.seed, 3, 0))
     scans = [recipe.grounds.scan(rng) for _ in range(4)]
     torch.testing.assert_close(target, old_scans.stacked([scan.faded for scan in scans]))
-    for one, two in zip(recipe.batch(3, 0), (image, mask, target), strict=True):
+    for one, two in zip(recipe.batch(3, 0), (image, mask, target, found), strict=True):
         assert torch.equal(one, two)
 
 
@@ -54,6 +57,34 @@ def test_content_joins_the_loss(recipe, tmp_path):
     train(recipe, tmp_path, quiet=True)
     header = (tmp_path / "log.csv").read_text().splitlines()[0]
     assert "train/content" in header
+
+
+class Everything(nn.Module):
+    """Marks every pixel that is not black."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1e4))
+
+    def forward(self, image):
+        return self.scale * (image.amax(1, keepdim=True) - 1e-3)
+
+
+def test_a_detector_draws_some_masks(recipe, tmp_path):
+    recipe.config = recipe.config.model_copy(update={"steps": 1, "detector": "scratch-detector", "found": 0.5})
+    recipe.detector = Detector(Everything(), 0.5)
+    given = []
+    recipe.networks["restorer"].register_forward_pre_hook(lambda net, values: given.append(values))
+    train(recipe, tmp_path, quiet=True)
+    image, careless, _, found = recipe.batch(0, 0)
+    assert found.any()
+    assert not found.all()
+    (mask,) = [made[1] for made in given if torch.equal(made[0], image)]
+    torch.testing.assert_close(mask[~found], careless[~found])
+    assert mask[found].mean() > 0.9 > careless[found].mean()
+    header, first, *_ = (tmp_path / "log.csv").read_text().splitlines()
+    row = dict(zip(header.split(","), first.split(","), strict=True))
+    assert row["held_out/lines_found"] == row["held_out/lines_input"]
 
 
 def test_scans_gain_nothing_by_themselves(recipe):

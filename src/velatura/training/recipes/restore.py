@@ -4,7 +4,8 @@ Wan et al., "Bringing Old Photos Back to Life", 2020 (arXiv 2004.09484), have su
 targets are the photographs with their fading and nothing else, because what fades is the whole print: a network that
 sees a neighbourhood would undo it differently from place to place, and a correct photograph would not be left alone.
 
-Differs from the paper: no critic; damage that is drawn anew each time; masks that are as careless as a detector's.
+Differs from the paper: no critic; damage that is drawn anew each time; masks that are as careless as a detector's, or
+a detector's own: what it marks falsely is to stay, and what it misses may still be undone.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from velatura.losses import charbonnier, content_loss, l1
 from velatura.metrics import perceptual
 from velatura.metrics.fidelity import RGB, psnr, ssim
 from velatura.nets.restoration import Restorer
+from velatura.restoration import Detector, load_detector
 from velatura.training.muon import Muon
 from velatura.training.recipes import old_scans
 from velatura.training.recipes.features import load_features
 from velatura.training.recipes.old_scans import Grounds, ScansConfig, Worn, eight_bit, stacked
+from velatura.training.recipes.scratches import probabilities
 from velatura.training.recipes.upscale import interval
 
 if TYPE_CHECKING:  # measuring a network needs no Lightning
@@ -48,6 +51,8 @@ class RestoreConfig(ScansConfig):
     features: str = Field("velatura", description="what content is compared in: velatura, a file, or vgg19:FILE")
     content: dict[str, float] = Field({}, description="layers of the features and their weights; {}: none")
     matrix_rate: float = Field(0, ge=0, description="Muon's rate for the inner convolutions; 0 = Adam for all")
+    detector: str | None = Field(None, description="a model's name or a file: some masks are what it marks")
+    found: float = Field(0.5, ge=0, le=1, description="share of the masks that a detector draws, if there is one")
 
 
 class TrainRestore:
@@ -78,6 +83,11 @@ class TrainRestore:
         found = load_features(self.config.features).eval().requires_grad_(False)
         return found.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    @cached_property
+    def detector(self) -> Detector | None:
+        """What draws masks as they are drawn in use: with what it misses, and with what is none."""
+        return load_detector(self.config.detector, torch.device("cpu")) if self.config.detector else None
+
     def optimizers(self) -> dict[str, Optimizer]:
         """Muon for the layers between the first and the last, or Adam for all."""
         restorer = self.networks["restorer"]
@@ -88,15 +98,22 @@ class TrainRestore:
         return {"restorer": Adam(restorer.parameters(), lr=self.config.learning_rate)}
 
     def batch(self, step: int, rank: int) -> tuple[Tensor, ...]:
-        """Scans, masks of their damage, and what they were before it."""
+        """Scans, masks of their damage, what they were before it, and which masks the detector is to draw, (N,)."""
         rng = np.random.default_rng((self.config.seed, step, rank))
         scans = [self.grounds.scan(rng) for _ in range(self.config.batch_size)]
         masks = [old_scans.careless(scan, rng) for scan in scans]
-        return stacked([scan.image for scan in scans]), stacked(masks), stacked([scan.faded for scan in scans])
+        found = rng.random(len(scans)) < (self.config.found if self.config.detector else 0)
+        images, targets = ([getattr(scan, name) for scan in scans] for name in ("image", "faded"))
+        return stacked(images), stacked(masks), stacked(targets), torch.from_numpy(found)
 
     def step(self, training: Training, batch: tuple[Tensor, ...], step: int) -> dict[str, Tensor]:
         """Descend the error of pixels and of content."""
-        image, mask, target = batch
+        image, mask, target, found = batch
+        if self.detector and found.any():
+            self.detector.network.to(image.device)
+            with torch.no_grad(), training.fabric.autocast():
+                marks = self.detector.network(image[found]).sigmoid() > self.detector.threshold
+            mask = mask.masked_scatter(found[:, None, None, None], marks.to(mask.dtype))
         made = training.networks["restorer"](image, mask)
         loss = figure = l1(made, target) if self.config.loss == "l1" else charbonnier(made, target)
         figures = {"pixel": figure.detach()}
@@ -109,7 +126,10 @@ class TrainRestore:
         return figures
 
     def held_out(self, network: nn.Module) -> dict[str, float]:
-        """PSNR in dB of scans and of what is made of them; what is done to clean photographs."""
+        """PSNR in dB of scans and of what is made of them; what is done to clean photographs.
+
+        Masks are the true ones; with ``_found``, what the detector marks.
+        """
         found: dict[str, float] = {}
         for kind, scans in self.held.items():
             made = [restore(network, scan) for scan in scans]
@@ -119,7 +139,10 @@ class TrainRestore:
                 found["clean_ssim"] = float(np.mean([ssim(a, b, RGB) for a, b in pairs]))
                 found["clean_shift"] = float(np.mean([_shift(a, b) for a, b in pairs]))
                 continue
-            for end, images in (("", made), ("_input", [eight_bit(scan.image) for scan in scans])):
+            columns = {"": made, "_input": [eight_bit(scan.image) for scan in scans]}
+            if self.detector:
+                columns["_found"] = [restore(network, scan, _marks(self.detector, scan)) for scan in scans]
+            for end, images in columns.items():
                 values = [psnr(a, b, RGB) for a, b in zip(images, targets, strict=True)]
                 found[f"{kind}{end}"] = float(np.mean(values))
         return found
@@ -141,10 +164,16 @@ class TrainRestore:
 
 
 @torch.no_grad()
-def restore(network: nn.Module, scan: Worn) -> NDArray[np.uint8]:
-    """Run a restorer on one scan with its true mask, on the network's device: 8 bits, (H, W, 3)."""
+def restore(network: nn.Module, scan: Worn, mask: NDArray[np.float32] | None = None) -> NDArray[np.uint8]:
+    """Run a restorer on one scan with its true mask or another, on the network's device: 8 bits, (H, W, 3)."""
     device = next(network.parameters()).device
-    return eight_bit(network(stacked([scan.image]).to(device), stacked([scan.damage]).to(device))[0])
+    mask = scan.damage if mask is None else mask
+    return eight_bit(network(stacked([scan.image]).to(device), stacked([mask]).to(device))[0])
+
+
+def _marks(detector: Detector, scan: Worn) -> NDArray[np.float32]:
+    """What a detector marks on a scan: (H, W), 0 or 1."""
+    return (probabilities(detector.network, scan.image) > detector.threshold).astype(np.float32)
 
 
 def evaluate(network: nn.Module, scans: dict[str, list[Worn]], features: Any, seed: int = 0) -> dict[str, Any]:
