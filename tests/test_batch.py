@@ -212,6 +212,21 @@ def test_warnings_are_told_with_their_images(photos: Path, tmp_path: Path):
     assert report.warnings == {"this one is red": ["b.png"]}
 
 
+@pytest.mark.skipif(storage.fcntl is None, reason="the system has no fcntl")
+def test_a_second_batch_into_the_same_folder_is_refused(photos: Path, tmp_path: Path):
+    out, refused = tmp_path / "out", []
+
+    def meanwhile(done: int, total: int, name: str) -> None:
+        with pytest.raises(InputError, match="another batch works there"):
+            run_batch(WORK, [photos], out, resume=True)
+        refused.append(name)
+
+    report = run_batch(WORK, [photos], out, progress=meanwhile)
+    assert refused
+    assert not report.failed
+    assert run_batch(WORK, [photos], out, resume=True).skipped == report.done
+
+
 def test_full_disk_stops_the_batch_and_resume_ends_it(photos: Path, tmp_path: Path):
     draw(photos / "b.png", 1, red=True)
     out = tmp_path / "out"

@@ -49,7 +49,7 @@ MAY_USE = {
     "metrics": {"errors", "losses", "nets"},
     "placement": {"errors", "image", "ops"},
     "faces": _GROUND | {"nets", "ops"},
-    "training": {"catalog", "errors", "faces", "losses", "metrics", "nets", "ops"},
+    "training": {"catalog", "errors", "faces", "losses", "metrics", "nets", "ops", "restoration"},
     "tasks": _GROUND | _MATHEMATICS | {"community", "openvino_engine"},
     "medical": {"errors", "task", "tasks"},
     "pipeline": _GROUND | _MATHEMATICS | {"tasks"},

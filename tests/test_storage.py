@@ -38,12 +38,39 @@ def test_places(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize(
-    "url", ["s3://name:hush@bucket/a", "ftp://name:hush@host/a", "https://host/a?X-Amz-Signature=hush", "gs:///a"]
+    "url",
+    [
+        *("s3://name:hush@bucket/a", "s3://AKIA:hu/hush/sh@bucket/a", "ftp://name:hush@host/a"),
+        *("https://host/a?X-Amz-Signature=hush", "simplecache::ftp://name:hush@host/a", "gs:///a"),
+    ],
 )
 def test_urls_that_hold_secrets_or_nothing_are_refused(url: str):
-    with pytest.raises(InputError, match=r"holds a secret|names no bucket") as refused:
+    with pytest.raises(InputError, match=r"holds a secret|within another|names no bucket") as refused:
         storage.place(url)
     assert "hush" not in str(refused.value)
+
+
+def test_a_port_is_no_password(monkeypatch: pytest.MonkeyPatch):
+    assert storage.place("http://host:8080/you@home") == "http://host:8080/you@home"
+    assert storage.place("s3://bucket/10:30/you@home") == "s3://bucket/10:30/you@home"
+
+
+@pytest.mark.skipif(storage.fcntl is None, reason="the system has no fcntl")
+def test_a_folder_is_held_by_one(tmp_path: Path):
+    folder = tmp_path / "new" / "out"
+    with storage.held(str(folder)):
+        with pytest.raises(InputError, match="another batch works there"), storage.held(str(folder)):
+            pass
+        (folder / "a").touch()
+    with storage.held(str(folder)):
+        (folder / "a").unlink()
+    with storage.held(str(tmp_path / "other")):
+        pass
+    assert not (tmp_path / "other").exists()  # what nobody wrote into does not stay
+    assert folder.exists()
+    (tmp_path / "file").touch()
+    with storage.held(str(tmp_path / "file")), storage.held("s3://bucket/out"):
+        pass
 
 
 # --- finding ---------------------------------------------------------------------------------------------------------

@@ -365,7 +365,7 @@ def run_batch(
     ------
     InputError
         Nothing was done: see `Plan`; or the folder holds a manifest and neither ``resume`` nor overwriting was
-        asked for; or the options are not those of the manifest.
+        asked for; or the options are not those of the manifest; or another batch works in the folder.
     MachineError
         The disk is full, or a store does not answer. ``resume`` goes on.
     """
@@ -383,7 +383,7 @@ def run_batch(
         had = begun_with(out).get("threads") if resume and work.threads is None else None
         work = replace(work, maps=maps, threads=work.threads or had or engine.threads(work, len(plan)))
         batch = _Batch(plan, work, params)
-        with closing(batch.open(resume=resume)) as manifest:
+        with storage.held(out), closing(batch.open(resume=resume)) as manifest:
             # What may be replaced is settled: an output that is there now is our own, from before an interruption.
             save = replace(work.save, overwrite=True)
             batch.work = replace(work, save=save, out=out, run=manifest.run)

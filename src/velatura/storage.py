@@ -24,12 +24,18 @@ from urllib.request import url2pathname
 from velatura.catalog import offline
 from velatura.errors import InputError, MachineError, VelaturaError
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
+
 __all__ = [
     "File",
     "Loan",
     "borrowed",
     "files",
     "find",
+    "held",
     "is_url",
     "join",
     "kind_of",
@@ -47,6 +53,8 @@ PAGE = 1000  # names that a store is asked for at a time: S3 gives no more
 _IN_THIS_PROCESS = frozenset(["memory"])
 
 _SECRET = re.compile(r"(?i)\b(sig|signature|token|secret|password|credential|key|x-amz-[a-z-]+)=")
+# A name and a password before a host; passwords hold slashes, too. Behind a port comes the path.
+_PASSWORD = re.compile(r"//[^/@]*:(?!\d+(/|$))[^@]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +107,18 @@ def place(path: str | os.PathLike[str]) -> str:
     ('/scans/a b.png', 's3://bucket/scans', 'scans')
     """
     if not is_url(path):
+        if "::" in str(path) and "://" in str(path):
+            raise InputError("a URL within another is not taken; expected one like s3://bucket/folder")
         return str(Path(path))
     path = str(path)
     parts = urlsplit(path)
     if parts.scheme == "file":
         return str(Path(url2pathname(parts.path)))
-    if parts.password is not None or _SECRET.search(parts.query):
+    if parts.password is not None or _PASSWORD.search(path) or _SECRET.search(parts.query):
+        # What stands in the place of the host may be a part of the secret.
         raise InputError(
-            f"{parts.scheme}://{(parts.hostname or '')}: the URL holds a secret, which would be written down; leave it "
-            "out, and give it in the environment"
+            f"{parts.scheme}: the URL holds a secret, which would be written down; leave it out, and give it in the "
+            "environment"
         )
     if parts.scheme not in _IN_THIS_PROCESS:
         if not parts.netloc:
@@ -125,6 +136,41 @@ def join(folder: str, below: str) -> str:
 def resolved(path: str) -> str:
     """Give one name to what two paths lead to."""
     return path if is_url(path) else str(Path(path).resolve())
+
+
+@contextmanager
+def held(folder: str) -> Iterator[None]:
+    """Be the only one that works in a folder; it is made. Stores and Windows know no such thing.
+
+    The system lets go of it when the process ends, however it does.
+
+    Raises
+    ------
+    InputError
+        Another process holds it.
+    """
+    if is_url(folder) or fcntl is None:
+        yield
+        return
+    with ExitStack() as stack:
+        with suppress(OSError):  # whoever writes there says what is wrong
+            if not Path(folder).exists():
+                Path(folder).mkdir(parents=True)
+                stack.callback(_remove_empty, folder)
+            handle = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"{folder}: another batch works there; wait until it is over, or choose another folder"
+                ) from None
+        yield
+
+
+def _remove_empty(folder: str) -> None:
+    with suppress(OSError):
+        Path(folder).rmdir()
 
 
 # --- the store behind a URL -------------------------------------------------------------------------------------------

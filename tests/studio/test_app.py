@@ -131,9 +131,30 @@ def test_a_zip_holds_every_image_under_its_own_name(client):
     items = [client.upload(photo(seed=seed), "same.png") for seed in range(2)]
     made = client.post("/api/archives", json={"images": [item["id"] for item in items], "name": "my results"}).json()
     assert made["name"] == "my results.zip"
-    with zipfile.ZipFile(io.BytesIO(client.get(f"/api/files/{made['id']}").content)) as archive:
+    with zipfile.ZipFile(io.BytesIO(client.get(f"/api/archives/{made['id']}").content)) as archive:
         assert archive.namelist() == ["same.png", "same-2.png"]
+        assert archive.testzip() is None
         assert np.array_equal(np.asarray(Image.open(archive.open("same-2.png"))), photo(seed=1))
+
+
+def test_a_zip_names_how_many_are_gone(client):
+    items = [client.upload(photo(seed=seed))["id"] for seed in range(2)]
+    client.delete(f"/api/images/{items[0]}")
+    made = client.post("/api/archives", json={"images": items}).json()
+    assert (made["images"], made["left_out"]) == (1, 1)
+    answer = client.post("/api/archives", json={"images": items[:1]})
+    assert answer.status_code == 404
+    assert "none of these images is here" in answer.json()["error"]
+    assert client.get("/api/archives/unknown").status_code == 404
+
+
+def test_an_error_of_conversion_names_the_image_and_not_our_file(client):
+    item = client.upload(np.zeros((4, 20_000, 3), np.uint8), "wide.png")
+    answer = client.get(f"/api/files/{item['id']}?format=webp")
+    assert answer.status_code == 400
+    assert "wide.png" in answer.json()["error"]
+    assert str(client.app.studio.store.folder) not in answer.text
+    assert not list(client.app.studio.store.folder.glob("*.part"))
 
 
 def test_what_was_removed_is_gone(client):
@@ -251,7 +272,7 @@ def test_a_job_that_fails_says_why_in_one_line(client):
             "option 'also' names a file",
         ),
         ({"application": "generate", "params": {"count": 1000}}, "expected at most 64 on one sheet"),
-        ({"application": "imagine", "params": {}}, "imagine"),
+        ({"application": "imagine", "params": {}}, "expected a text"),
         ({"application": "pipeline", "inputs": {"image": "ID"}}, "a pipeline needs steps"),
         (
             {

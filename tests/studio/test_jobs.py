@@ -1,3 +1,4 @@
+import asyncio
 import json
 import os
 import time
@@ -51,6 +52,37 @@ def test_an_image_that_a_job_needs_stays(client, busy):
     answer = client.delete(f"/api/images/{busy['inputs']['image']}")
     assert answer.status_code == 400
     assert answer.json()["error"] == "a job still needs this image; cancel it first"
+
+
+def test_kept_results_stay_while_their_client_listens(client):
+    image = client.upload(photo())
+    job = client.run("upscale", {"image": image["id"]}, model="bicubic", by="a page", keep=True)
+    jobs, key = client.app.studio.jobs, job["results"][0]["id"]
+
+    async def needed(by):
+        queue = jobs.listen(by)
+        try:
+            return set(jobs.needed())
+        finally:
+            jobs.leave(queue)
+
+    assert key in asyncio.run(needed("a page"))
+    assert key not in asyncio.run(needed("another"))
+    assert key not in jobs.needed()
+
+
+def test_a_listener_that_does_not_read_is_sent_away(client):
+    jobs = client.app.studio.jobs
+
+    async def overrun():
+        queue = jobs.listen()
+        for number in range(queue.maxsize + 1):
+            jobs._send(number)
+        await asyncio.sleep(0)
+        jobs.leave(queue)
+        return queue.get_nowait(), queue.empty()
+
+    assert asyncio.run(overrun()) == (None, True)
 
 
 def test_a_worker_that_dies_is_replaced(client, busy):

@@ -180,6 +180,87 @@ def test_ten_strokes_are_undone_and_come_back(open_page):
     assert page.painted() == sums[10]
 
 
+def test_undo_waits_for_the_end_of_a_stroke(open_page):
+    page = open_page()
+    page.sample("a cup of coffee")
+    mouse, keys = page.page.mouse, page.page.keyboard
+    mouse.move(*page.middle(-100, 0))
+    mouse.down()
+    mouse.move(*page.middle(0, 0), steps=4)
+    keys.press("Control+z")
+    mouse.move(*page.middle(100, 0), steps=4)
+    mouse.up()
+    assert page.painted() > 0
+    keys.press("Control+z")
+    assert page.painted() == 0
+
+
+def test_a_mask_is_saved_at_the_size_of_its_picture(open_page):
+    page = open_page()
+    large = {"name": "large.png", **as_png(np.full((1500, 3000, 3), 90, np.uint8))}
+    page.page.set_input_files("#files", [large])
+    page.until(lambda: "3000 x 1500" in page.message)
+    page.settle()
+    page.stroke((-100, 0), (100, 0))
+    with page.page.expect_download() as download:
+        page.page.click("#toolbar >> text=Save")
+    assert download.value.suggested_filename == "large-mask.png"
+    with Image.open(download.value.path()) as mask:
+        assert mask.size == (3000, 1500)
+        assert np.asarray(mask).max() == 255
+
+
+def test_a_reload_keeps_what_was_not_run(open_page):
+    page = open_page()
+    page.sample("a cup of coffee")
+    page.stroke((-100, 0), (100, 0))
+    painted = page.painted()
+    page.until(
+        lambda: page.page.evaluate("Object.keys(sessionStorage).some((key) => key.startsWith('velatura-mask-'))")
+    )
+    page.page.reload()
+    page.ready()
+    page.page.wait_for_selector("#toolbar >> text=Invert")
+    page.settle()
+    assert page.painted() == painted
+    page.sample("a cat in the coffee")
+    page.stroke((0, 20), (70, -10))
+    where = "import('/static/place.js').then(({ placed }) => [placed.x, placed.y, placed.scale].map(Math.round).join())"
+    placed = page.page.evaluate(where)
+    page.settle()
+    page.page.reload()
+    page.ready()
+    page.settle()
+    assert page.page.evaluate(where) == placed
+
+
+def test_the_keyboard_stays_where_it_is(open_page):
+    page = open_page()
+    focused = "document.activeElement.id || document.activeElement.textContent"
+    page.page.focus("nav >> text=Upscale")
+    page.page.keyboard.press("Enter")
+    assert page.page.evaluate(focused) == "Upscale"
+    page.sample("a small face")
+    page.page.select_option("#panel select", "bicubic")
+    page.page.focus("#run")
+    page.page.evaluate("document.querySelector('#message').textContent = ''")
+    page.page.keyboard.press("Enter")
+    page.until(lambda: page.message.startswith("done"))
+    page.settle()
+    assert page.page.evaluate(focused) == "run"
+    page.page.focus("#history button >> nth=0")
+    page.page.keyboard.press("Enter")
+    page.settle()
+    assert page.page.evaluate("document.activeElement.classList.contains('result')")
+    page.page.focus("nav >> text=Imagine")
+    page.page.keyboard.press("Enter")
+    page.page.type("#text", "red")
+    page.page.keyboard.press("ArrowLeft")
+    page.page.evaluate("import('/static/session.js').then(({ changed }) => changed())")
+    page.page.keyboard.type("x")
+    assert page.page.input_value("#text") == "rexd"
+
+
 def test_keys_alone_paint_and_run(open_page):
     page = open_page()
     page.sample("a cup of coffee")
@@ -319,6 +400,17 @@ def test_a_job_is_cancelled(open_page):
     assert page.page.is_hidden("#progress")
 
 
+def test_a_slow_press_cancels(open_page):
+    """The news that come while the button is down must not take it away."""
+    page = open_page()
+    slow_job(page)
+    page.page.hover("#cancel")
+    page.page.mouse.down()
+    page.page.wait_for_timeout(1200)
+    page.page.mouse.up()
+    page.until(lambda: page.message == "cancelled", 30)
+
+
 def test_a_reload_in_the_middle_loses_nothing(open_page):
     page = open_page()
     slow_job(page)
@@ -357,6 +449,22 @@ def test_a_batch_with_one_bad_file(open_page):
     with page.page.expect_download() as download:
         page.page.click("#zip")
     assert download.value.suggested_filename == "velatura-upscale.zip"
+    page.page.click("text=Empty the list")
+    page.until(lambda: not page.page.locator("#history button").count())
+
+
+def test_a_batch_takes_a_style(open_page):
+    page = open_page()
+    page.page.click("nav >> text=Batch")
+    page.page.select_option("#batch-application", "stylize")
+    style = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    with page.page.expect_file_chooser() as chooser:
+        page.page.click("[data-slot=style]")
+    chooser.value.set_files([{"name": "style.png", **as_png(style)}])
+    page.page.wait_for_selector("[data-slot=style] >> text=style.png")
+    page.page.set_input_files("#files", [{"name": "a.png", **as_png(np.full((40, 50, 3), 90, np.uint8))}])
+    page.page.click("#start-batch")
+    page.until(lambda: page.message == "1 done, 0 failed")
 
 
 def test_steps_of_a_pipeline_are_moved_by_keys(open_page):

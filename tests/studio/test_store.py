@@ -39,6 +39,12 @@ def test_what_is_needed_is_never_dropped(store):
     assert len(list(store.folder.iterdir())) == 2
 
 
+def test_what_vanishes_while_it_is_counted_has_no_size(store, monkeypatch):
+    put(store)
+    monkeypatch.setattr("os.walk", lambda folder: [(str(folder), [], ["a.preview"])])
+    assert store.bytes == 0
+
+
 def test_ids_cannot_be_guessed(store):
     ids = {put(store, side=8, seed=seed).id for seed in range(20)}
     assert len(ids) == 20

@@ -12,14 +12,11 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from multiprocessing import get_context, parent_process
-from typing import TYPE_CHECKING
+from typing import Any
 
 from velatura.device import resolve_device, threads
 from velatura.engines.work import Job, Outcome, Worker, WorkSpec, noted
 from velatura.errors import Cancelled
-
-if TYPE_CHECKING:
-    from multiprocessing.synchronize import Event
 
 __all__ = ["LocalEngine"]
 
@@ -83,7 +80,8 @@ class LocalEngine:
     def _in_workers(self, jobs: Iterable[Job], work: WorkSpec, processes: int) -> Iterator[Outcome]:
         # spawn: a fork of a process that runs threads (torch, a progress bar) may hang.
         context = get_context("spawn")
-        stop = context.Event()
+        # No lock: a worker that is killed while it holds one would leave it taken for ever.
+        stop = context.RawValue("b", 0)
 
         def start(count: int) -> ProcessPoolExecutor:
             return ProcessPoolExecutor(count, context, initializer=_start_worker, initargs=(work, stop))
@@ -129,7 +127,7 @@ class LocalEngine:
                     pool.shutdown()
                     pool = start(processes)
         finally:
-            stop.set()
+            stop.value = 1
             pool.shutdown(cancel_futures=True)
 
 
@@ -158,10 +156,10 @@ def _ctrl_c_held() -> Iterator[None]:
 
 
 _worker: Worker | None = None
-_stop: Event | None = None
+_stop: Any = None  # of ctypes: another number than 0 means stop
 
 
-def _start_worker(work: WorkSpec, stop: Event) -> None:
+def _start_worker(work: WorkSpec, stop: Any) -> None:
     global _worker, _stop
     # Ctrl-C reaches the whole group: the parent alone decides, and stops its workers through the progress hook.
     # Held back from the start already where that can be.
@@ -180,7 +178,7 @@ def _end_with_parent() -> None:
 
 
 def _hook(done: int, total: int, stage: str) -> None:
-    if _stop is not None and _stop.is_set():
+    if _stop is not None and _stop.value:
         raise Cancelled("stopped")
 
 

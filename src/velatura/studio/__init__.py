@@ -20,7 +20,8 @@ GET      ``/api/jobs``, ``/api/jobs/{id}``          work and its results
 POST     ``/api/jobs/{id}/cancel``                  cancel what waits or runs
 DELETE   ``/api/jobs/{id}``                         forget what is finished, with its results
 GET      ``/api/events``                            server-sent events: every job as it changes
-POST     ``/api/archives``                          zip images; gives the address to fetch the zip from
+POST     ``/api/archives``                          name a zip of images
+GET      ``/api/archives/{id}``                     the zip, written while it is sent
 =======  =========================================  ================================================================
 
 ================  ===================================================================================================
@@ -28,6 +29,7 @@ POST     ``/api/archives``                          zip images; gives the addres
 ``guard.py``      who is let in: Host, Origin, token, size of bodies, headers
 ``store.py``      temporary files by unguessable ids, with a quota
 ``pictures.py``   previews, masks brought to size, pieces cut out, conversion
+``zips.py``       zips that are written while they are sent
 ``forms.py``      applications as forms; what comes back from a form, checked
 ``commands.py``   the command line that repeats a job
 ``work.py``       one job as the worker does it

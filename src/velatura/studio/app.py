@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import secrets
 import sys
 import threading
-import zipfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import quote
 
 from fastapi import FastAPI, File, Query, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
@@ -32,6 +34,7 @@ from velatura.studio.samples import SAMPLES
 from velatura.studio.settings import Settings
 from velatura.studio.store import MEDIA, SUFFIX, Item, NoRoom, Store, Unknown, plain_name
 from velatura.studio.worker import give_back
+from velatura.studio.zips import streamed
 
 __all__ = ["Studio", "create_app"]
 
@@ -40,6 +43,7 @@ RETRY = 2  # seconds after which a full queue may be asked again
 PULSE = 15  # seconds after which a silent stream of events shows that it lives
 LONGEST = 1000  # characters of a text
 CHUNK = 1 << 20
+ARCHIVES = 16  # zips that can be fetched, the newest ones
 
 T = TypeVar("T")
 Key = Annotated[str, Field(min_length=1, max_length=64)]
@@ -82,6 +86,7 @@ class JobRequest(StepRequest):
     steps: list[StepRequest] = Field([], max_length=16, description="of a pipeline, in their order")
     vary: tuple[int, float] | None = Field(None, description="number of a draw among its latents, how much (0 to 1)")
     by: str | None = Field(None, max_length=64, description="who asks, by a name of its own; comes back with the job")
+    keep: bool = Field(False, description="results never make way for others while the one who asks listens")
 
     @model_validator(mode="after")
     def _share(self) -> JobRequest:
@@ -92,7 +97,10 @@ class JobRequest(StepRequest):
     def asked(self) -> Asked:
         """Give it without its wrapping."""
         steps = tuple(StepAsked(step.application, step.inputs, step.params, step.model) for step in self.steps)
-        return Asked(self.application, self.inputs, self.params, self.model, self.text, steps, self.vary, self.by)
+        return Asked(
+            *(self.application, self.inputs, self.params, self.model, self.text),
+            *(steps, self.vary, self.by, self.keep),
+        )
 
 
 class CutoutRequest(_Body):
@@ -133,6 +141,7 @@ class Studio:
         self.store = Store(int(settings.quota_megabytes * 2**20), max_megapixels=settings.max_megapixels)
         self.jobs = Jobs(self.store, settings.queue)
         self.store.needed = self.jobs.needed
+        self.archives: dict[str, tuple[str, list[Item]]] = {}
         # One image is decoded at a time: many clients must not fill the memory.
         self._decoding = asyncio.Semaphore(1)
 
@@ -171,10 +180,8 @@ class Studio:
 
     def _fit(self, path: Path, made: Path, goal: Item, name: str) -> None:
         size = goal.height, goal.width
-        try:
+        with _named({path: name}):
             pictures.fit_mask(path, made, size, max_megapixels=self.settings.max_megapixels)
-        except InputError as error:
-            raise InputError(str(error).replace(str(path), name)) from None
 
     async def made(self, name: str, make: Callable[[Path], None]) -> Item:
         """Store a PNG that ``make`` writes."""
@@ -194,31 +201,34 @@ class Studio:
             if not path.exists():
                 pictures.write_preview(item.path, path, side, max_megapixels=limit)
 
-        try:
+        with _named({item.path: item.name}):
             await self.decode(write)
-        except InputError as error:
-            raise InputError(str(error).replace(str(item.path), item.name)) from None
         return path
 
     async def converted(self, item: Item, format: str, quality: int | None) -> Path:
-        """Write an image in another format."""
+        """Write an image in another format, for the caller to remove."""
         path, limit = self.store.new_path(), self.settings.max_megapixels
-        await self.decode(lambda: pictures.convert(item.path, path, format, quality, max_megapixels=limit))
+        try:
+            with _named({item.path: item.name, path: item.name}):
+                await self.decode(lambda: pictures.convert(item.path, path, format, quality, max_megapixels=limit))
+        except VelaturaError:
+            path.unlink(missing_ok=True)
+            raise
         return path
 
-    def zipped(self, keys: list[str], name: str) -> Item:
-        """Put images into a zip, under the names that people know."""
-        items = [self.store.image(key) for key in dict.fromkeys(keys)]
-        path, used = self.store.new_path(), set[str]()
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-            for item in items:
-                label, number = item.name, 2
-                while label.lower() in used:
-                    stem, suffix = Path(item.name).stem, Path(item.name).suffix
-                    label, number = f"{stem}-{number}{suffix}", number + 1
-                used.add(label.lower())
-                archive.write(item.path, label)
-        return self.store.add(path, f"{plain_name(name, 'results')}.zip", "archive")
+    def archive(self, keys: list[str], name: str) -> dict[str, Any]:
+        """Name a zip of images; it is written when it is fetched, so that it takes no room."""
+        items = []
+        for key in dict.fromkeys(keys):
+            with suppress(Unknown):
+                items.append(self.store.image(key))
+        if not items:
+            raise Unknown("none of these images is here any longer: they were removed, or made way for newer ones")
+        key, label = secrets.token_urlsafe(16), f"{plain_name(name, 'results')}.zip"
+        self.archives[key] = label, items
+        for old in list(self.archives)[:-ARCHIVES]:
+            del self.archives[old]
+        return {"id": key, "name": label, "images": len(items), "left_out": len(set(keys)) - len(items)}
 
 
 def create_app(settings: Settings | None = None) -> ASGIApp:
@@ -344,13 +354,9 @@ def _add_images(app: FastAPI, studio: Studio) -> None:
         if format is None or (format == item.format and quality is None):
             return FileResponse(item.path, media_type=item.media, filename=item.name)
         path = await studio.converted(store.image(key), format, quality)
-        data = await asyncio.to_thread(path.read_bytes)
-        path.unlink()
         name = Path(item.name).stem + SUFFIX.get(format, f".{format}")
-        answer = FileResponse(item.path, filename=name)  # for its header alone
-        return Response(
-            data, media_type=MEDIA[format], headers={"content-disposition": answer.headers["content-disposition"]}
-        )
+        sent = BackgroundTask(path.unlink, missing_ok=True)
+        return FileResponse(path, media_type=MEDIA[format], filename=name, background=sent)
 
     @app.post("/api/images/{key}/cutout", status_code=201)
     async def cutout(key: str, asked: CutoutRequest) -> dict[str, Any]:
@@ -359,19 +365,49 @@ def _add_images(app: FastAPI, studio: Studio) -> None:
         mask = None if asked.mask is None else store.image(asked.mask).path
         name = f"{Path(item.name).stem}-cutout.png"
         make = lambda path: pictures.cut_out(item.path, mask, path, asked.degrees, max_megapixels=limit)  # noqa: E731
-        return (await studio.made(name, make)).described()
+        with _named({item.path: item.name}):
+            return (await studio.made(name, make)).described()
 
     @app.post("/api/images/{key}/opacity", status_code=201)
     async def opacity(key: str) -> dict[str, Any]:
         """Give an image's opacity as a mask: white = opaque."""
         item = store.image(key)
         make = lambda path: pictures.mask_of(item.path, path, max_megapixels=limit)  # noqa: E731
-        return (await studio.made(f"{Path(item.name).stem}-mask.png", make)).described()
+        with _named({item.path: item.name}):
+            return (await studio.made(f"{Path(item.name).stem}-mask.png", make)).described()
 
     @app.post("/api/archives", status_code=201)
     async def archive(asked: ArchiveRequest) -> dict[str, Any]:
-        """Zip images; /api/files gives the zip."""
-        return (await asyncio.to_thread(studio.zipped, asked.images, asked.name)).described()
+        """Name a zip of images; ``left_out`` counts those that are no longer there."""
+        return studio.archive(asked.images, asked.name)
+
+    @app.get("/api/archives/{key}", response_class=Response)
+    async def fetch_archive(key: str) -> Response:
+        """Give a zip."""
+        if key not in studio.archives:
+            raise Unknown("no such zip here; ask for it again")
+        name, items = studio.archives[key]
+        files = [(item.name, item.path) for item in items]
+        return StreamingResponse(streamed(files), media_type="application/zip", headers=_attachment(name))
+
+
+def _attachment(name: str) -> dict[str, str]:
+    """Give the header by which a browser saves an answer under a name."""
+    quoted = quote(name)
+    label = f'filename="{name}"' if quoted == name else f"filename*=utf-8''{quoted}"
+    return {"content-disposition": f"attachment; {label}"}
+
+
+@contextmanager
+def _named(names: Mapping[Path, str]) -> Iterator[None]:
+    """Let errors name files as people know them."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error)
+        for path, name in names.items():
+            text = text.replace(str(path), name)
+        raise type(error)(text) from None
 
 
 def _add_jobs(app: FastAPI, studio: Studio) -> None:
@@ -405,15 +441,15 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
         return jobs.forget(key).described()
 
     @app.get("/api/events", response_class=Response)
-    async def events() -> Response:
+    async def events(by: Annotated[str | None, Query(max_length=64)] = None) -> Response:
         """Stream every change of every job, as server-sent events; what is there comes first."""
         if jobs.listeners >= settings.listeners:
             raise Full(f"{jobs.listeners} clients listen already; close a page")
-        return StreamingResponse(_events(jobs), media_type="text/event-stream")
+        return StreamingResponse(_events(jobs, by), media_type="text/event-stream")
 
 
-async def _events(jobs: Jobs) -> AsyncIterator[str]:
-    queue = jobs.listen()
+async def _events(jobs: Jobs, by: str | None = None) -> AsyncIterator[str]:
+    queue = jobs.listen(by)
     try:
         yield _event("jobs", [job.described() for job in jobs.all()])
         while True:

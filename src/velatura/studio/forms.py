@@ -116,6 +116,8 @@ class Asked:
         Number of a draw among its latents, and how much to change it, 0..1.
     by : str or None
         What the client calls itself.
+    keep : bool
+        Whether the results stay for as long as the client listens.
     """
 
     application: str
@@ -126,6 +128,7 @@ class Asked:
     steps: Sequence[StepAsked] = ()
     vary: tuple[int, float] | None = None
     by: str | None = None
+    keep: bool = False
 
 
 # --- forms ------------------------------------------------------------------------------------------------------------

@@ -73,6 +73,7 @@ class Job:
         return {
             "id": self.id,
             "by": self.asked.by,
+            "keep": self.asked.keep,
             "application": self.asked.application,
             "title": self.checked.title,
             "inputs": dict(self.asked.inputs),
@@ -121,7 +122,7 @@ class Jobs:
         self.worker = Worker()
         self._jobs: dict[str, Job] = {}
         self._condition = threading.Condition()
-        self._listeners: dict[asyncio.Queue[Any], asyncio.AbstractEventLoop] = {}
+        self._listeners: dict[asyncio.Queue[Any], tuple[asyncio.AbstractEventLoop, str | None]] = {}
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="velatura-studio-jobs", daemon=True)
 
@@ -139,9 +140,10 @@ class Jobs:
         self.worker.end()
 
     def needed(self) -> Iterable[str]:
-        """Ids of the files that unfinished jobs read."""
+        """Ids of the files that unfinished jobs read, and of results that somebody who listens wants kept."""
         with self._condition:
-            return {key for job in self._jobs.values() if job.state not in OVER for key in job.checked.items}
+            read = {key for job in self._jobs.values() if job.state not in OVER for key in job.checked.items}
+            return read | {item.id for job in self._jobs.values() if self._is_kept(job) for _, item in job.results}
 
     # --- what clients do ----------------------------------------------------------------------------------------------
 
@@ -216,10 +218,10 @@ class Jobs:
         """How many listen."""
         return len(self._listeners)
 
-    def listen(self) -> asyncio.Queue[Any]:
+    def listen(self, by: str | None = None) -> asyncio.Queue[Any]:
         """Give a queue that gets every change; call it inside an event loop, and `leave` afterwards."""
         queue: asyncio.Queue[Any] = asyncio.Queue(1000)
-        self._listeners[queue] = asyncio.get_running_loop()
+        self._listeners[queue] = asyncio.get_running_loop(), by
         return queue
 
     def leave(self, queue: asyncio.Queue[Any]) -> None:
@@ -234,12 +236,15 @@ class Jobs:
         self._send((event, job.described()))
 
     def _send(self, message: Any) -> None:
-        for queue, loop in list(self._listeners.items()):
+        for queue, (loop, _) in list(self._listeners.items()):
             with suppress(RuntimeError):  # its loop is closed
                 loop.call_soon_threadsafe(_put, queue, message)
 
+    def _is_kept(self, job: Job) -> bool:
+        return job.asked.keep and any(by == job.asked.by for _, by in list(self._listeners.values()))
+
     def _forget_old(self) -> None:
-        over = [job for job in self._jobs.values() if job.state in OVER]
+        over = [job for job in self._jobs.values() if job.state in OVER and not self._is_kept(job)]
         for job in over[: max(len(self._jobs) - KEPT - self._most, 0)]:
             del self._jobs[job.id]
 
@@ -310,6 +315,9 @@ class Jobs:
 
 
 def _put(queue: asyncio.Queue[Any], message: Any) -> None:
-    # A listener that does not read loses news, and nobody waits for it; it asks for all jobs when it comes back.
-    if not queue.full():
-        queue.put_nowait(message)
+    # Nobody waits for a listener that does not read: its stream ends, and when it comes back it hears of all jobs.
+    if queue.full():
+        while not queue.empty():
+            queue.get_nowait()
+        message = None
+    queue.put_nowait(message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import shutil
@@ -18,7 +19,7 @@ from velatura.image import probe
 
 __all__ = ["Item", "NoRoom", "Store", "Unknown", "plain_name"]
 
-Kind = Literal["image", "latents", "archive"]
+Kind = Literal["image", "latents"]
 MEDIA = {
     "jpeg": "image/jpeg",
     "png": "image/png",
@@ -28,7 +29,6 @@ MEDIA = {
     "gif": "image/gif",
     "avif": "image/avif",
     "heic": "image/heic",
-    "zip": "application/zip",
     "safetensors": "application/octet-stream",
 }
 SUFFIX = {"jpeg": ".jpg", "tiff": ".tif"}
@@ -68,7 +68,7 @@ class Item:
     path : Path
         Where it lies; made from the id alone.
     kind : str
-        ``image``, ``latents`` or ``archive``.
+        ``image`` or ``latents``.
     format : str
     bytes : int
     width, height, bits : int
@@ -142,7 +142,7 @@ class Store:
         key = secrets.token_urlsafe(16)
         try:
             size = path.stat().st_size
-            details: dict[str, Any] = {"format": {"latents": "safetensors", "archive": "zip"}.get(kind)}
+            details: dict[str, Any] = {"format": "safetensors"}
             if kind == "image":
                 info = _probed(path, name, self.max_megapixels)
                 details = {part: getattr(info, part) for part in ("width", "height", "bits", "alpha", "format")}
@@ -193,8 +193,9 @@ class Store:
 
     @property
     def bytes(self) -> int:
-        """Size of everything in the folder."""
-        return sum(found.stat().st_size for found in self.folder.rglob("*") if found.is_file())
+        """Size of everything in the folder; what vanishes meanwhile has none."""
+        files = (Path(folder, name) for folder, _, names in os.walk(self.folder) for name in names)
+        return sum(map(_size, files))
 
     def close(self) -> None:
         """Remove the folder."""
@@ -211,6 +212,13 @@ class Store:
                     f"{excess / 2**20:.0f} less would do; remove results, or start the studio with a larger --quota"
                 )
             self.remove(droppable[0][1])
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _probed(path: Path, name: str, max_megapixels: float) -> Any:

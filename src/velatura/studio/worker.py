@@ -12,13 +12,10 @@ import sys
 import threading
 import time
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from velatura.errors import Cancelled
 from velatura.studio.work import Made, Tasks, Work, do
-
-if TYPE_CHECKING:
-    from multiprocessing.synchronize import Event
 
 __all__ = ["DIED", "Worker", "give_back"]
 
@@ -33,7 +30,8 @@ class Worker:
     def __init__(self) -> None:
         # spawn: the server has threads, and a fork of those may hang.
         self._context = multiprocessing.get_context("spawn")
-        self._stop: Event = self._context.Event()
+        # No lock: a process that is killed while it holds one would leave it taken for ever.
+        self._stop: Any = self._context.RawValue("b", 0)
         self._process: Any = None
         self._pipe: Any = None
 
@@ -56,7 +54,7 @@ class Worker:
     def submit(self, work: Work) -> None:
         """Give the process a job."""
         self.start()
-        self._stop.clear()
+        self._stop.value = 0
         self._pipe.send(work)
 
     def poll(self, seconds: float) -> tuple[int, int, str] | Made | None:
@@ -69,7 +67,7 @@ class Worker:
 
     def cancel(self) -> None:
         """Ask the task to stop."""
-        self._stop.set()
+        self._stop.value = 1
 
     def end(self) -> None:
         """End the process at once."""
@@ -90,7 +88,7 @@ def give_back() -> None:
 # --- inside the process -----------------------------------------------------------------------------------------------
 
 
-def _serve(pipe: Connection, stop: Event) -> None:
+def _serve(pipe: Connection, stop: Any) -> None:
     """Do jobs until the pipe is closed."""
     # Ctrl-C reaches the whole group: the server decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -109,12 +107,12 @@ def _serve(pipe: Connection, stop: Event) -> None:
 class _Reporting:
     """The progress hook: reports some times a second, and raises where the job was cancelled."""
 
-    def __init__(self, pipe: Connection, stop: Event) -> None:
+    def __init__(self, pipe: Connection, stop: Any) -> None:
         self._pipe, self._stop = pipe, stop
         self._last, self._stage = 0.0, ""
 
     def __call__(self, done: int, total: int, stage: str) -> None:
-        if self._stop.is_set():
+        if self._stop.value:
             raise Cancelled("cancelled")
         now = time.monotonic()
         if stage != self._stage or now - self._last > PACE:

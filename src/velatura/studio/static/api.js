@@ -32,5 +32,6 @@ export function upload(blob, name, maskFor) {
 }
 
 export const previewOf = (id, side = 2048) => `/api/images/${id}/preview?side=${side}`;
+export const archiveOf = (id) => `/api/archives/${id}`;
 export const fileOf = (id, format, quality) =>
   `/api/files/${id}` + (format ? `?format=${format}${quality ? `&quality=${quality}` : ""}` : "");

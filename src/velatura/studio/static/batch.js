@@ -1,19 +1,23 @@
 // Batch: many files, one setting; a table of what became of each, and a zip of the results.
 
 import { $, fill, h, download } from "./dom.js";
-import { fileOf, post, upload } from "./api.js";
+import { archiveOf, fileOf, post, remove, upload } from "./api.js";
 import { emit, on } from "./bus.js";
 import { form, labelOf, params } from "./forms.js";
 import { choose } from "./open.js";
-import { cancel, jobs, othersOf } from "./running.js";
-import { leadingOf, session, typed } from "./session.js";
+import { cancel, jobs, othersOf, submit } from "./running.js";
+import { leadingOf, others, session, typed } from "./session.js";
+import { further, slots } from "./slot.js";
 
-const rows = []; // {file, state, error, job, result}
+const OVER = ["done", "failed", "cancelled"];
+const rows = []; // {file, state, error, job, result, cells}
 let busy = false;
 let stopped = false;
 
 const usable = () => Object.values(session.applications).filter((one) => !one.draws && one.name !== "blend");
 const chosen = () => session.applications[session.batch ?? "upscale"];
+/** The further pictures of a batch are its own: those of an application's page belong to its photograph. */
+const keptFor = (one) => `batch:${one.name}`;
 
 function add(files) {
   for (const file of files) rows.push({ file, state: "waiting" });
@@ -45,11 +49,11 @@ async function one(row) {
   try {
     set(row, "uploading");
     const item = await upload(row.file, row.file.name);
-    const inputs = { ...othersOf(kind.name), [leadingOf(kind)]: item.id };
+    const inputs = { ...othersOf(keptFor(kind)), [leadingOf(kind)]: item.id };
     const model = typed(kind.name)[":model"];
-    const request = { application: kind.name, inputs, params: params(kind, typed(kind.name)) };
+    const request = { application: kind.name, inputs, params: params(kind, typed(kind.name)), keep: true };
     if (model && model !== kind.models[0]) request.model = model;
-    row.job = (await patiently(() => post("/api/jobs", request))).id;
+    row.job = (await patiently(() => submit(request))).id;
     set(row, "queued");
     const job = await over(row);
     row.result = job.results.find((each) => each.what === "result");
@@ -73,15 +77,15 @@ async function patiently(ask) {
 
 /** Wait until a row's job is over. */
 function over(row) {
-  return new Promise((resolve) => {
-    const check = () => {
+  return new Promise((resolve, reject) => {
+    const check = (news) => {
       const job = jobs.get(row.job);
-      if (!job) return;
-      if (job.state === "running") set(row, "running", "", job.total ? job.done / job.total : 0);
-      if (["done", "failed", "cancelled"].includes(job.state)) {
-        waiting.delete(check);
-        resolve(job);
-      }
+      const gone = !job && news?.all;
+      if (job?.state === "running") set(row, "running", "", job.total ? job.done / job.total : 0);
+      if (!gone && !OVER.includes(job?.state)) return;
+      waiting.delete(check);
+      if (gone) reject(new Error("the studio was started anew; press Start to do it again"));
+      else resolve(job);
     };
     waiting.add(check);
     check();
@@ -89,31 +93,40 @@ function over(row) {
 }
 
 const waiting = new Set();
-const checkAll = () => [...waiting].forEach((check) => check());
-on("job", checkAll);
+const checkAll = (news) => [...waiting].forEach((check) => check(news));
+on("job", () => checkAll());
 on("jobs", checkAll);
 
 function set(row, state, error = "", share = null) {
   Object.assign(row, { state, error, share });
-  table();
+  if (parts?.body.contains(row.line)) refresh(row);
 }
 
 function stop() {
   stopped = true;
-  for (const row of rows) if (row.job && !["done", "failed", "cancelled"].includes(row.state)) cancel(row.job);
+  for (const row of rows) if (row.job && !OVER.includes(row.state)) cancel(row.job);
 }
 
 async function zip() {
   try {
     const images = rows.filter((row) => row.result).map((row) => row.result.id);
-    download(fileOf((await post("/api/archives", { images, name: `velatura-${chosen().name}` })).id));
+    const made = await post("/api/archives", { images, name: `velatura-${chosen().name}` });
+    if (made.left_out) emit("failed", `${made.left_out} of ${images.length} results are no longer there, and not in the zip`);
+    download(archiveOf(made.id));
   } catch (error) {
     emit("failed", error.message);
   }
 }
 
+/** Empty the list; what it made goes, too, and gives room for more. */
+function empty() {
+  for (const row of rows.splice(0)) if (row.job) remove(`/api/jobs/${row.job}`).catch(() => null);
+  table();
+}
+
 export function batchPanel() {
   const one = chosen();
+  const kept = others(keptFor(one));
   const choice = h("select", {
     id: "batch-application", onchange: () => {
       session.batch = choice.value;
@@ -124,34 +137,74 @@ export function batchPanel() {
     h("p", { class: "lead" }, "Many files, one setting."),
     h("label", { class: "field" }, h("span", { class: "name" }, "Application"), choice),
     one.missing && h("p", { class: "missing" }, one.missing),
+    h("div", { class: "slots" },
+      slots(one.inputs.filter((input) => !input.leading), kept),
+      one.several.map((name) => further(name, "a further style", kept))),
     form(one, typed(one.name)),
   ];
 }
 
+// --- the table: built once, then its cells change, so that a button is never made anew below a finger --------------------
+
+let parts = null;
+
+function build() {
+  const button = (label, onclick, properties = {}) => h("button", { type: "button", onclick, ...properties }, label);
+  const made = {
+    start: button("Start", start, { class: "primary", id: "start-batch" }),
+    stop: button("Cancel all", stop),
+    zip: button("", zip, { id: "zip" }),
+    empty: button("Empty the list", empty, { class: "quiet", title: "Empty the list, and remove the results from the studio" }),
+    hint: h("span", { class: "hint" }),
+    body: h("tbody"),
+  };
+  made.table = h("table", {},
+    h("thead", {}, h("tr", {}, ["File", "State", "Result"].map((title) => h("th", { scope: "col" }, title)))), made.body);
+  made.whole = [
+    h("div", { class: "row" },
+      button("Add files", () => choose()), button("Add a folder", () => $("#folder").click()),
+      made.start, made.stop, made.zip, made.empty, made.hint),
+    made.table,
+  ];
+  return made;
+}
+
 function table() {
   if (session.page !== "batch") return;
+  parts ??= build();
+  for (const row of rows) row.line ??= h("tr");
+  if (!$("#sheet").contains(parts.table)) fill($("#sheet"), parts.whole);
+  if (rows.length !== parts.body.children.length || rows.some((row, i) => parts.body.children[i] !== row.line)) {
+    fill(parts.body, rows.map((row) => row.line));
+  }
+  for (const row of rows) refresh(row);
+  summary();
+}
+
+function refresh(row) {
+  const shown = [row.state, row.error, row.result?.id].join("|");
+  if (row.bar && row.state === "running") row.bar.value = row.share ?? 0;
+  if (row.shown === shown) return;
+  row.shown = shown;
+  row.line.className = row.state;
+  row.bar = row.state === "running" ? h("progress", { max: 1, value: row.share ?? 0, "aria-label": "progress" }) : null;
+  fill(row.line,
+    h("td", {}, row.file.name),
+    h("td", {}, row.bar ?? row.state, row.error && h("span", { class: "error" }, `: ${row.error}`)),
+    h("td", {}, row.result && h("a", { href: fileOf(row.result.id), download: true }, row.result.name)));
+  summary();
+}
+
+function summary() {
   const done = rows.filter((row) => row.state === "done").length;
-  const over = rows.filter((row) => ["done", "failed", "cancelled"].includes(row.state)).length;
-  fill(
-    $("#sheet"),
-    h("div", { class: "row" },
-      h("button", { type: "button", onclick: () => choose() }, "Add files"),
-      h("button", { type: "button", onclick: () => $("#folder").click() }, "Add a folder"),
-      h("button", { type: "button", class: "primary", id: "start-batch", disabled: busy || rows.length === done, onclick: start }, "Start"),
-      busy && h("button", { type: "button", onclick: stop }, "Cancel all"),
-      h("button", { type: "button", id: "zip", disabled: !done, onclick: zip }, `Zip of ${done} result${done === 1 ? "" : "s"}`),
-      h("button", { type: "button", class: "quiet", disabled: busy || !rows.length, onclick: () => (rows.splice(0), table()) }, "Empty the list"),
-      h("span", { class: "hint" }, rows.length ? `${over} of ${rows.length}` : "Drop files or a folder here."),
-    ),
-    rows.length > 0 && h("table", {},
-      h("thead", {}, h("tr", {}, ["File", "State", ""].map((title) => h("th", { scope: "col" }, title)))),
-      h("tbody", {}, rows.map((row) => h("tr", { class: row.state },
-        h("td", {}, row.file.name),
-        h("td", {}, row.state === "running" && row.share !== null ? h("progress", { max: 1, value: row.share }) : row.state, row.error && h("span", { class: "error" }, `: ${row.error}`)),
-        h("td", {}, row.result && h("a", { href: fileOf(row.result.id), download: true }, row.result.name)),
-      ))),
-    ),
-  );
+  const ended = rows.filter((row) => OVER.includes(row.state)).length;
+  parts.start.disabled = busy || rows.length === done;
+  parts.stop.hidden = !busy;
+  parts.zip.disabled = !done;
+  parts.zip.textContent = `Zip of ${done} result${done === 1 ? "" : "s"}`;
+  parts.empty.disabled = busy || !rows.length;
+  parts.hint.textContent = rows.length ? `${ended} of ${rows.length}` : "Drop files or a folder here.";
+  parts.table.hidden = !rows.length;
 }
 
 on("batch-files", add);

@@ -4,7 +4,8 @@ import { $, fill, h, download, inWords } from "./dom.js";
 import { fileOf, previewOf, remove } from "./api.js";
 import { emit, on } from "./bus.js";
 import { jobs, show } from "./running.js";
-import { changed, session, setPhoto } from "./session.js";
+import { labelOf } from "./forms.js";
+import { changed, leadingOf, session, setPhoto } from "./session.js";
 
 const FORMATS = { jpeg: "JPEG", png: "PNG", webp: "WebP", tiff: "TIFF", avif: "AVIF" };
 
@@ -22,7 +23,7 @@ function entry(job) {
     {},
     h(
       "button",
-      { type: "button", class: "result", "aria-pressed": String(now), title: job.command, onclick: () => look(job) },
+      { type: "button", class: "result", "data-key": job.id, "aria-pressed": String(now), title: job.command, onclick: () => look(job) },
       h("img", { src: previewOf(job.results[0].id, 256), alt: "", loading: "lazy" }),
       h("span", {}, job.application),
     ),
@@ -57,11 +58,21 @@ function details() {
     h("code", { tabindex: 0 }, job.command),
     h("button", { type: "button", title: "Copy the command line that repeats this", onclick: () => copy(job.command) }, "Copy"),
     h("button", { type: "button", title: "Make the result the picture to work on", onclick: () => setPhoto(result) }, "Go on from here"),
+    furtherOf(job),
     format,
     quality,
     h("button", { type: "button", title: "Save the result, with the metadata of the picture", onclick: () => download(fileOf(result.id, format.value === "png" ? "" : format.value, lossy() ? quality.value : "")) }, "Save"),
     h("button", { type: "button", class: "quiet", title: "Remove this result", onclick: () => forget(job) }, "Remove"),
   );
+}
+
+/** Links to the masks and pieces that the command line names: they were made on this page. */
+function furtherOf(job) {
+  const one = session.applications[job.application];
+  const leading = one ? leadingOf(one) : "image";
+  return Object.entries(job.inputs)
+    .filter(([role]) => role !== leading)
+    .flatMap(([role, ids]) => [ids].flat().map((id) => h("a", { href: fileOf(id), download: true, title: "Save it: the command line names it" }, labelOf(role))));
 }
 
 async function forget(job) {

@@ -1,6 +1,7 @@
 // The keyboard.
 
 import { $ } from "./dom.js";
+import { on } from "./bus.js";
 import { change, redo, undo } from "./masks.js";
 import { help } from "./dialogs.js";
 import { cancelRunning, run } from "./running.js";
@@ -66,6 +67,9 @@ function withControl(event) {
   else return false;
   return true;
 }
+
+// Another tool begins with the pen raised.
+on("tool", () => pen.lift());
 
 export function listen() {
   addEventListener("keyup", (event) => {

@@ -36,15 +36,13 @@ export class Mask {
     while (this.done.length > REMEMBERED || (this.done.length > 1 && size() > REMEMBERED_BYTES)) this.done.shift();
   }
 
-  /** Take back the last change; gives the rectangle to draw anew, or null. */
+  /** Take back the last change; gives the rectangle to draw anew, or null. Nothing in the middle of a change. */
   undo() {
-    this.end();
-    return this.#move(this.done, this.undone, "before");
+    return this.before ? null : this.#move(this.done, this.undone, "before");
   }
 
   redo() {
-    this.end();
-    return this.#move(this.undone, this.done, "after");
+    return this.before ? null : this.#move(this.undone, this.done, "after");
   }
 
   #move(from, to, side) {

@@ -32,6 +32,7 @@ export async function take(files, place = null) {
       emit("failed", error.message);
     }
   }
+  if (images.length > (place ? 1 : 2)) emit("said", "more than two files at once: open Batch for them");
 }
 
 /** The usual place: the photograph, then what the application still lacks, then the photograph again. */

@@ -3,54 +3,25 @@
 import { $, fill, h } from "./dom.js";
 import { on } from "./bus.js";
 import { form } from "./forms.js";
-import { choose } from "./open.js";
 import { pipelinePanel } from "./pipeline.js";
 import { batchPanel } from "./batch.js";
 import { run } from "./running.js";
-import { slot } from "./slot.js";
-import { application, changed, others, session, setPhoto, typed } from "./session.js";
+import { further, slot, slots } from "./slot.js";
+import { application, others, session, setPhoto, typed } from "./session.js";
 
 /** Options that are set otherwise: by dragging the piece, or on the sheet. */
 const ELSEWHERE = { blend: ["at", "scale"], generate: ["interpolate", "frames"], imagine: ["interpolate"] };
 
 const SHEET = 8; // draws, if nothing else is said: one is no choice
 
-function slots(one) {
-  return one.inputs
-    .filter((input) => !input.mask)
-    .filter((input) => input.name !== "latents")
-    .map((input) =>
-      input.leading
-        ? slot(input.name, input.help, session.photo, setPhoto)
-        : slot(
-            input.name,
-            input.help,
-            others()[input.name],
-            (item) => {
-              others()[input.name] = item;
-              changed();
-            },
-            input.required
-              ? null
-              : () => {
-                  delete others()[input.name];
-                  changed();
-                },
-          ),
-    );
-}
-
-/** Further pictures of one kind, such as styles to mix. */
-function further(name, schema) {
-  const items = (others()[name] ??= []);
+function slotsOf(one) {
+  const shown = one.inputs.filter((input) => !input.mask && input.name !== "latents");
+  const leading = shown.find((input) => input.leading);
+  const kept = others();
   return [
-    ...items.map((item, i) =>
-      slot(`${name} ${i + 1}`, "", item, (other) => ((items[i] = other), changed()), () => {
-        items.splice(i, 1);
-        changed();
-      }),
-    ),
-    h("button", { type: "button", class: "quiet", onclick: () => choose((item) => (items.push(item), changed())) }, `+ ${schema}`),
+    leading && slot(leading.name, leading.help, session.photo, setPhoto),
+    slots(shown.filter((input) => !input.leading), kept),
+    one.several.map((name) => further(name, "a further style", kept)),
   ];
 }
 
@@ -61,7 +32,7 @@ function applicationPanel(one) {
     h("p", { class: "lead" }, one.help),
     one.missing && h("p", { class: "missing", role: "note" }, one.missing),
     words,
-    h("div", { class: "slots" }, slots(one), one.several.map((name) => further(name, "a further style"))),
+    h("div", { class: "slots" }, slotsOf(one)),
     form(one, typed(), ELSEWHERE[one.name]),
     h("div", { class: "run" }, h("button", { id: "run", type: "button", class: "primary", onclick: run, title: "Ctrl+Enter" }, one.draws ? "Draw" : "Run")),
   ];
@@ -82,7 +53,6 @@ function wordsOf() {
 
 export function showPanel() {
   const panel = $("#panel");
-  // The field that is typed into keeps the keyboard.
   const parts = session.page === "pipeline" ? pipelinePanel() : session.page === "batch" ? batchPanel() : applicationPanel(application());
   fill(panel, parts);
 }

@@ -5,7 +5,7 @@ import { bitmap, pixelsOf } from "./bitmaps.js";
 import { emit } from "./bus.js";
 import { maskOf, sendMask } from "./masks.js";
 import { blended } from "./poisson.js";
-import { changed, others, session, typed } from "./session.js";
+import { changed, others, remembered, session, typed } from "./session.js";
 import { stage } from "./stage.js";
 
 const SIDE = 360; // pixels of the live preview's longer side: what can be solved while the hand moves
@@ -13,6 +13,11 @@ const HANDLE = 9;
 
 /** Where the piece lies: its middle and scale in pixels of the destination, degrees clockwise. */
 export const placed = { x: 0, y: 0, scale: 1, degrees: 0, source: null, cutting: false, live: null, millis: 0 };
+
+remembered.set("piece", {
+  save: () => ({ x: placed.x, y: placed.y, scale: placed.scale, degrees: placed.degrees, source: placed.source, cutting: placed.cutting }),
+  restore: (saved) => Object.assign(placed, saved),
+});
 
 /** Lay a new piece into the middle, no larger than the destination. */
 export function settle(source, destination, at = null, scale = null) {

@@ -67,9 +67,10 @@ async function pipelineAsked() {
 
 /** Ask for what the page shows. */
 export async function run() {
-  const button = $("#run");
-  if (button?.disabled) return;
-  if (button) button.disabled = true;
+  if (asking) return;
+  asking = true;
+  // A disabled button would lose the keyboard.
+  $("#run")?.setAttribute("aria-disabled", "true");
   try {
     const { id } = await submit(session.page === "pipeline" ? await pipelineAsked() : await asked(application()));
     // What is quick may be over by now, and has said so.
@@ -77,9 +78,12 @@ export async function run() {
   } catch (error) {
     emit("failed", error.message);
   } finally {
-    if (button) button.disabled = false;
+    asking = false;
+    $("#run")?.removeAttribute("aria-disabled");
   }
 }
+
+let asking = false;
 
 /** Ask for anything; its result is shown when it is there. */
 export async function submit(request) {
@@ -94,7 +98,8 @@ const OVER = ["done", "failed", "cancelled"];
 function heard(job) {
   jobs.set(job.id, job);
   emit("job", job);
-  if (job.by === me && OVER.includes(job.state) && !told.has(job.id)) {
+  // What a batch makes is shown in its table.
+  if (job.by === me && !job.keep && OVER.includes(job.state) && !told.has(job.id)) {
     told.add(job.id);
     if (job.state === "failed") emit("failed", job.error);
     if (job.state === "cancelled") emit("said", "cancelled");
@@ -127,13 +132,26 @@ function showProgress() {
   const share = running.total ? running.done / running.total : null;
   const left = running.left === null ? "" : `, ${inWords(running.left)} left`;
   const waiting = open.length > 1 ? `, ${open.length - 1} more wait${open.length > 2 ? "" : "s"}` : "";
-  fill(
-    box,
-    h("span", {}, `${running.application}: ${running.title}`),
-    h("progress", { max: 1, value: share, "aria-label": "progress" }),
-    h("span", { class: "hint" }, `${running.stage || running.state}${share === null ? "" : ` ${Math.round(100 * share)} %`}${left}${waiting}`),
-    h("button", { type: "button", id: "cancel", onclick: () => cancel(running.id), title: "Escape" }, "Cancel"),
-  );
+  // Built once: a button that is made anew ten times a second hears no click, and loses the keyboard.
+  bar ??= progressBar(box);
+  bar.id = running.id;
+  bar.what.textContent = `${running.application}: ${running.title}`;
+  if (share === null) bar.progress.removeAttribute("value");
+  else bar.progress.value = share;
+  bar.stage.textContent = `${running.stage || running.state}${share === null ? "" : ` ${Math.round(100 * share)} %`}${left}${waiting}`;
+}
+
+let bar = null;
+
+function progressBar(box) {
+  const made = {
+    what: h("span"),
+    progress: h("progress", { max: 1, "aria-label": "progress" }),
+    stage: h("span", { class: "hint" }),
+  };
+  const button = h("button", { type: "button", id: "cancel", onclick: () => cancel(made.id), title: "Escape" }, "Cancel");
+  fill(box, made.what, made.progress, made.stage, button);
+  return made;
 }
 
 export async function cancel(id) {
@@ -148,11 +166,11 @@ export function cancelRunning() {
 
 /** Listen to the server; after a reload, or when the line was broken, all jobs come first. */
 export function listen() {
-  const source = new EventSource("/api/events");
+  const source = new EventSource(`/api/events?by=${me}`);
   source.addEventListener("jobs", (event) => {
     jobs.clear();
     for (const job of JSON.parse(event.data)) jobs.set(job.id, job);
-    emit("jobs");
+    emit("jobs", { all: true });
     // What this page waits for may have ended meanwhile.
     for (const job of [...jobs.values()]) if (job.by === me) heard(job);
     showProgress();

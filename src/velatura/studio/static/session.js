@@ -14,7 +14,6 @@ export const session = {
   others: {}, // further pictures: others[application][input]
   typed: {}, // typed[application][option], ":model" and ":text" beside them
   masks: new Map(), // id of a picture -> Overlay
-  sent: {}, // id of a picture -> id of the mask that was sent for it before a reload
   shown: null, // the finished job whose result is looked at
   from: "original",
   mode: "edit", // edit, before, result, slider, side, difference, or the name of a map
@@ -45,6 +44,9 @@ export function workOn(which) {
   changed();
 }
 
+/** What others want to have again after a reload: name -> {save, restore}. */
+export const remembered = new Map();
+
 /** Tell everybody what changed. */
 export function changed() {
   save();
@@ -63,7 +65,8 @@ function save() {
       typed: session.typed,
       steps: session.steps,
       shown: session.shown?.id,
-      sent: { ...session.sent, ...Object.fromEntries([...session.masks].filter(([, one]) => one.sent).map(([id, one]) => [id, one.sent.stored.id])) },
+      from: session.from,
+      remembered: Object.fromEntries([...remembered].map(([name, one]) => [name, one.save()])),
     }),
   );
 }
@@ -86,9 +89,12 @@ export async function restore() {
     }
   }
   session.steps = saved.steps ?? [];
-  session.sent = saved.sent ?? {};
+  for (const [name, one] of remembered) if (saved.remembered?.[name]) one.restore(saved.remembered[name]);
   if (saved.shown) {
     const job = await get(`/api/jobs/${saved.shown}`).catch(() => null);
-    if (job?.state === "done") session.shown = job;
+    if (job?.state === "done") {
+      session.shown = job;
+      session.from = saved.from ?? "original";
+    }
   }
 }

@@ -1,7 +1,7 @@
 // Sheets of draws: generate and imagine. Keep a draw, vary it, or go from one to another.
 
 import { $, fill, h, download } from "./dom.js";
-import { fileOf, post, previewOf } from "./api.js";
+import { archiveOf, fileOf, post, previewOf } from "./api.js";
 import { emit, on } from "./bus.js";
 import { params } from "./forms.js";
 import { jobs, submit } from "./running.js";
@@ -60,11 +60,14 @@ function actions(job, draws) {
 async function keep(results) {
   try {
     const zipped = results.length > 1 && (await post("/api/archives", { images: results.map((each) => each.id), name: "draws" }));
-    download(fileOf(zipped ? zipped.id : results[0].id));
+    download(zipped ? archiveOf(zipped.id) : fileOf(results[0].id));
   } catch (error) {
     emit("failed", error.message);
   }
 }
+
+/** Give those options of a job that it had. */
+const kept = (job, ...names) => Object.fromEntries(names.filter((name) => job.params[name] !== undefined).map((name) => [name, job.params[name]]));
 
 const tell = (error) => emit("failed", error.message);
 const seed = () => Math.floor(Math.random() * 1e6);
@@ -73,7 +76,7 @@ const seed = () => Math.floor(Math.random() * 1e6);
 function vary(job, number, draws) {
   const one = application();
   const count = Math.max(Number(params(one, typed()).count ?? 1), 4);
-  const request = { application: job.application, model: job.model, params: { count, seed: seed() } };
+  const request = { application: job.application, model: job.model, params: { ...kept(job, "upscale"), count, seed: seed() } };
   if (job.application === "generate") {
     const latents = job.results.find((result) => result.what === "latents");
     submit({ ...request, inputs: { latents: latents.id }, vary: [number, session.amount ?? 0.4] }).catch(tell);
@@ -82,8 +85,7 @@ function vary(job, number, draws) {
 }
 
 function between(job) {
-  const asked = { seed: job.params.seed ?? 0, interpolate: [...picked], frames: 12 };
-  if (job.params.truncation !== undefined) asked.truncation = job.params.truncation;
+  const asked = { ...kept(job, "truncation", "upscale", "class_name"), seed: job.params.seed ?? 0, interpolate: [...picked], frames: 12 };
   if (job.inputs.latents) {
     emit("failed", "go between two draws of one seed; these were varied");
     return;

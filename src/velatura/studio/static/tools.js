@@ -169,6 +169,10 @@ export class Pen {
     return true;
   }
 
+  lift() {
+    this.lowered = false;
+  }
+
   press() {
     if (!stage.tool?.down) return false;
     this.at ??= { x: stage.box.clientWidth / 2, y: stage.box.clientHeight / 2 };

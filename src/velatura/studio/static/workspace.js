@@ -1,14 +1,13 @@
 // The middle: what the stage shows now, and the tools above it.
 
-import { $, fill, h } from "./dom.js";
-import { get } from "./api.js";
+import { $, download, fill, h } from "./dom.js";
+import { fileOf, get } from "./api.js";
 import { emit, on } from "./bus.js";
 import { bitmap } from "./bitmaps.js";
 import { layersOf, Slider } from "./compare.js";
 import { labelOf } from "./forms.js";
 import { icon } from "./icons.js";
-import { change, loadMask, maskOf, redo, undo } from "./masks.js";
-import { maskFile } from "./overlay.js";
+import { change, loadMask, maskOf, redo, sendMask, undo } from "./masks.js";
 import { Placing, placed, placingLayers } from "./place.js";
 import { application, changed, leadingOf, others, session, workOn } from "./session.js";
 import { picture, stage, zoomIn, zoomOut } from "./stage.js";
@@ -34,6 +33,9 @@ export const overlayNow = () => overlay;
 
 /** Choose a tool by its name. */
 export function choose(name) {
+  // What the last tool had begun ends here.
+  overlay?.mask.end();
+  emit("tool");
   chosen = name;
   look();
 }
@@ -122,9 +124,7 @@ const group = (label, ...children) => h("div", { class: "group", role: "group", 
 const choice = (name, label, title, now, set) => button(label, title, () => set(name), { "aria-pressed": String(name === now) });
 
 function toolbar() {
-  const focused = document.activeElement?.title;
   fill($("#toolbar"), views(), session.mode === "edit" && cutting(), overlay && painting(), zooming());
-  if (focused && $("#toolbar").contains(document.activeElement) === false) $(`#toolbar [title="${CSS.escape(focused)}"]`)?.focus();
 }
 
 function views() {
@@ -210,15 +210,14 @@ function painting() {
       button("Invert", "Invert the mask (I)", () => change(overlay, (one) => one.invert())),
       button("Clear", "Empty the mask (Delete)", () => change(overlay, (one) => one.clear())),
       button("Load", "Load a mask from a file", () => emit("choose", async (item) => loadMask(overlay, item))),
-      button("Save", "Save the mask as a PNG", saveMask),
+      button("Save", "Save the mask as a PNG of the picture's size", saveMask),
     ),
   ];
 }
 
+/** Save the mask at the picture's own size, under the name that command lines call it by. */
 async function saveMask() {
-  const address = URL.createObjectURL(await maskFile(overlay.mask));
-  h("a", { href: address, download: "mask.png" }).click();
-  setTimeout(() => URL.revokeObjectURL(address), 1000);
+  await sendMask(overlay, ground()).then((id) => download(fileOf(id)), (error) => emit("failed", error.message));
 }
 
 function zooming() {
