@@ -142,6 +142,7 @@ def test_paint_a_mask_and_inpaint(open_page):
     before = page.pixels()
     page.page.select_option("#panel select", "texture")
     assert page.painted() == 0
+    assert page.run() == "paint over what is to be filled first"
     page.stroke((60, 80), (110, 110))
     assert page.painted() > 50_000
     assert np.abs(patch(page.pixels(), 85, 95) - patch(before, 85, 95)).mean() > 20

@@ -49,6 +49,10 @@ async function asked(one) {
   request.inputs[leading] = session.photo.id;
   if (one.name === "blend") Object.assign(request, await pieceInputs(request));
   else Object.assign(request.inputs, await masksFor(one, session.photo));
+  const { box, mask_color: colour } = request.params;
+  if (one.name === "inpaint" && !request.inputs.mask && !box && !colour && !session.photo.alpha) {
+    throw new Error("paint over what is to be filled first");
+  }
   return request;
 }
 
