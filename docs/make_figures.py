@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from velatura import Blend, Restore, Stylize, Upscale, inpaint
+from velatura import Blend, Imagine, Restore, Stylize, Upscale, inpaint
 from velatura.catalog import cards
 from velatura.cli.demo import contact_sheet
 from velatura.ops.damage import old_scan
@@ -200,6 +200,16 @@ def beside() -> Image.Image:
     )
 
 
+def imagined() -> Image.Image:
+    """The first eight draws of some sentences, none of them chosen."""
+    task = Imagine.from_pretrained()
+    rows = []
+    for text in SENTENCES:
+        draws = [picture.pixels for picture in task(text, count=8, seed=1).pictures]
+        rows.append({text: np.hstack(draws).repeat(2, 0).repeat(2, 1)})
+    return contact_sheet(rows, width=1024, text=15)
+
+
 def save(picture: Image.Image, name: str) -> None:
     """Write a JPEG in the best quality that fits."""
     encoded, quality = b"", 96
@@ -230,6 +240,14 @@ def blendings() -> Iterator[tuple[str, Image.Image]]:
     yield BLENDINGS[-1], contact_sheet([shown], width=380, text=16)
 
 
+SENTENCES = (
+    "a red flower",
+    "this flower has white petals and a yellow centre",
+    "a flower with round yellow petals",
+    "the petals are purple",
+    "a pink flower with pointed petals",
+    "an orange flower",
+)
 OTHERS = {
     "upscale-models.jpg": lambda: enlarged(CLEAN),
     "upscale-worn.jpg": lambda: enlarged(WORN, worn=True),
@@ -239,6 +257,7 @@ OTHERS = {
     "restore.jpg": restored,
     "stylize-sheet.jpg": stylized,
     "stylize-beside.jpg": beside,
+    "imagine.jpg": imagined,
 }
 
 
