@@ -91,6 +91,9 @@ def test_unknown_name_gives_the_nearest(house: Path):
         catalog.card("tiny-ent")
     with pytest.raises(ModelError, match="unknown model 'zzz'; known: tiny-net"):
         catalog.load("zzz", TINY)
+    # A model that the caller has no use for is no hint.
+    with pytest.raises(ModelError, match="unknown model 'tiny-ent'; known: none yet"):
+        catalog.load("tiny-ent", {"Another": TINY["Tiny"]})
 
 
 def test_wrong_card_is_named(house: Path):

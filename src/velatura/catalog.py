@@ -33,7 +33,7 @@ import re
 import tomllib
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -191,17 +191,24 @@ def cards() -> tuple[Card, ...]:
     return tuple(_read_catalog(CATALOG).values())
 
 
-def card(name: str) -> Card:
+def card(name: str, architectures: Collection[str] = ()) -> Card:
     """Find the card of a model.
+
+    Parameters
+    ----------
+    name : str
+    architectures : collection of str
+        What the caller can use: of other models nothing is said.
 
     Raises
     ------
     ModelError
         No model has this name; the nearest one is given.
     """
-    known = _read_catalog(CATALOG)
-    if name in known:
-        return known[name]
+    found = _read_catalog(CATALOG)
+    if name in found:
+        return found[name]
+    known = [one.name for one in found.values() if not architectures or one.architecture in architectures]
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none yet'}"
     raise ModelError(f"unknown model {name!r}; {hint} (a file ends in .safetensors, .pth or .pt)")
@@ -361,7 +368,7 @@ def load(
     >>> net.weight.dtype, net.training
     (torch.float32, False)
     """
-    return assemble(open_weights(name_or_path), architectures, device, arguments=arguments)
+    return assemble(open_weights(name_or_path, architectures), architectures, device, arguments=arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,9 +390,9 @@ class Weights:
     header: Header | None
 
 
-def open_weights(name_or_path: str | Path) -> Weights:
+def open_weights(name_or_path: str | Path, architectures: Collection[str] = ()) -> Weights:
     """Read a file of weights; nothing in it is run. Parameters and errors are those of `load`."""
-    path, data = _read(name_or_path)
+    path, data = _read(name_or_path, architectures)
     tensors, header = _open(data, path.name)
     return Weights(path.name, tensors, header)
 
@@ -475,11 +482,11 @@ def load_state(name_or_path: str | Path, expected: nn.Module | Mapping[str, Sequ
     return _fit(weights.tensors, _expected(expected), weights.name)
 
 
-def _read(name_or_path: str | Path) -> tuple[Path, bytes]:
+def _read(name_or_path: str | Path, architectures: Collection[str] = ()) -> tuple[Path, bytes]:
     """Find the file and read it once: what was verified is what is used."""
     looks_like_file = Path(name_or_path).suffix in (".safetensors", ".pth", ".pt")
     if isinstance(name_or_path, str) and not looks_like_file and Path(name_or_path).name == name_or_path:
-        found = card(name_or_path)
+        found = card(name_or_path, architectures)
         return found.path, _verified_bytes(found)
     path = _existing(name_or_path)
     if not looks_like_file:
