@@ -70,7 +70,9 @@ export function listen() {
   $("#open-here").addEventListener("click", () => choose());
   for (const input of [$("#files"), $("#folder")]) {
     input.addEventListener("change", () => {
-      take(input.files, wanted);
+      // A folder is for no place of the form; and what was chosen once is not chosen for the next files.
+      take(input.files, input.id === "folder" ? null : wanted);
+      wanted = null;
       input.value = "";
     });
   }
