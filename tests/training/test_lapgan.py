@@ -114,3 +114,34 @@ def test_a_run_is_one_file_with_the_whole_pyramid(make, tmp_path: Path, kind: st
     assert set(scores["levels"]["32"]) == {"made", "enlarged", "train"}
     assert "32 px: made" in recipe.table(scores)
     assert recipe.sheet(average).shape[2] == 3
+
+
+def test_a_vae_start_is_trained_under_levels_that_are_there(make, tmp_path: Path):
+    train(make("basis=true"), tmp_path / "uniform", quiet=True)
+    export.export_run(tmp_path / "uniform", tmp_path / "uniform.safetensors", metrics={})
+    theirs = catalog.load(tmp_path / "uniform.safetensors", {"LAPGAN": LAPGAN})
+    given = f"levels={tmp_path / 'uniform.safetensors'}"
+    recipe = make("start_kind=vae", given, "steps=3")
+    before = {name: p.clone() for name, p in recipe.networks["lapgan"].named_parameters()}
+    assert all(torch.equal(before[f"levels.{name}"], p) for name, p in theirs.levels.named_parameters())
+    train(recipe, tmp_path / "mixed", quiet=True)
+    _, average, _ = recipes.load_run(tmp_path / "mixed")
+    moved = {name.split(".")[0] for name, p in average.named_parameters() if (p != before[name]).any()}
+    assert moved == {"start"}
+    export.export_run(tmp_path / "mixed", tmp_path / "mixed.safetensors", metrics={})
+    mixed = catalog.load(tmp_path / "mixed.safetensors", {"LAPGAN": LAPGAN})
+    coarse, z = torch.rand(2, 3, 8, 8), mixed.draw(2, torch.Generator().manual_seed(0))
+    label, rest = torch.tensor([0, 1]), [torch.rand(2, 3, side, side) for side in (8, 16)]
+    assert mixed(z, label, (coarse,)).posterior is not None
+    assert torch.equal(mixed(z, label, rest).images[2], theirs(z, label, rest).images[2])
+
+
+def test_levels_are_refused_that_do_not_fit(make, tmp_path: Path):
+    with pytest.raises(InputError, match="start_kind=vae"):
+        make("levels=other.safetensors")
+    other = LAPGAN(latent=4, size=16, width=4, start_width=4, classes=["red", "blue"])
+    header = {"architecture": "LAPGAN", "arguments": {"latent": 4, "size": 16, "width": 4, "start_width": 4}}
+    header["arguments"]["classes"] = ["red", "blue"]
+    export.export_weights(dict(other.state_dict()), tmp_path / "other.safetensors", header, torch.float32)
+    with pytest.raises(InputError, match=r"a pyramid of \[8, 16\] pixels"):
+        make("start_kind=vae", f"levels={tmp_path / 'other.safetensors'}")

@@ -163,13 +163,19 @@ class LAPGAN(nn.Module):
         PyramidSample
             A start that is a VAE encodes the smallest image given, and the latents are the posterior's noise.
         """
-        numbers, *noises = z.split(self.parts, dim=1)
-        made, posterior = self.start(numbers, label, given[0] if given else None)
+        _, *noises = z.split(self.parts, dim=1)
+        made, posterior = self.smallest(z, label, given[0] if given else None)
         images = [made]
         for i, (level, noise) in enumerate(zip(self.levels, noises, strict=True)):
             coarse = enlarge(given[i] if i < len(given) else images[i])
             images.append(level(coarse, noise.view(-1, 1, *coarse.shape[2:]), label))
         return PyramidSample(images, posterior)
+
+    def smallest(
+        self, z: Tensor, label: Tensor | None = None, image: Tensor | None = None
+    ) -> tuple[Tensor, Posterior | None]:
+        """Make images of the smallest size alone, (N, channels, start, start), as `forward` begins."""
+        return self.start(z[:, : self.parts[0]], label, image)
 
     def sample(self, z: Tensor, label: Tensor | None = None, coarse: Tensor | None = None) -> Tensor:
         """Make images of the largest size alone, (N, channels, size, size), on the smallest one if it is given."""

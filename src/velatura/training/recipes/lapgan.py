@@ -4,7 +4,8 @@ Denton, Chintala, Szlam, Fergus 2015 (arXiv 1506.05751), section 3: of flowers a
 
 The levels share nothing but a step: the gradient of one never reaches another, as if each were trained by itself, and
 one run, one checkpoint and one file hold the whole pyramid. Its start is a GAN, or a VAE (``start_kind``): one pyramid
-that mixes kinds.
+that mixes kinds. Because levels share nothing, a VAE may also be trained alone, for the ``levels`` of a pyramid that is
+there: both pyramids then differ in their start and in nothing else.
 
 Differs from the paper: the discriminators are held by a penalty on their slope at photographs (Mescheder et al. 2018,
 arXiv 1801.04406, equation 9: R1) and see an image and its enlarged coarse one changed at random alike (Zhao et al.
@@ -22,16 +23,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Adam, Optimizer
 
+from velatura import catalog
 from velatura.errors import InputError
 from velatura.losses import adversarial
 from velatura.metrics.realism import kernel_distance, velatura_features
 from velatura.metrics.report import bootstrap
 from velatura.nets.lapgan import LAPGAN, LAPGANDiscriminator, enlarge, pyramid
+from velatura.nets.masked_encoder import Posterior
 from velatura.training import data
 from velatura.training.critics import descend_critic, frozen, r1
 from velatura.training.pictures import contact_sheet, to_tensor
@@ -62,6 +65,7 @@ class LAPGANConfig(TrainConfig):
     size: int = Field(64, ge=16, description="side in pixels of the largest images")
     start_size: int = Field(8, ge=4, description="of the smallest: size, halved some times")
     start_kind: Literal["gan", "vae"] = Field("gan", description="who learns the smallest images")
+    levels: str | None = Field(None, description="pyramid whose levels are kept, for a VAE start: a name or a file")
     zoom: float = Field(0.1, ge=0, lt=1, description="share of the side that may be cut off, at random places")
     latent: int = Field(64, ge=1, description="how many numbers make the smallest image")
     basis: bool = Field(False, description="whether class means and principal components begin the smallest image")
@@ -75,6 +79,12 @@ class LAPGANConfig(TrainConfig):
     penalty_every: int = Field(8, ge=1, description="steps between penalties, each as much stronger")
     beta: float = Field(1.0, ge=0, description="of a VAE's divergence from the prior; 1 is the bound itself")
     features: str = Field("velatura", description="what images are compared in: velatura, a file, or nothing at all")
+
+    @model_validator(mode="after")
+    def _levels_alone(self) -> LAPGANConfig:
+        if self.levels and self.start_kind != "vae":
+            raise ValueError("levels are kept for a VAE start; a GAN start learns with its levels: start_kind=vae")
+        return self
 
 
 class Labelled:
@@ -155,16 +165,19 @@ class TrainLAPGAN:
             "basis": config.basis,
         }
         torch.manual_seed(config.seed)
-        self.networks: dict[str, nn.Module] = {
-            "lapgan": LAPGAN(**self.arguments),
-            "discriminator": LAPGANDiscriminator(
-                start=config.start_size,
-                size=config.size,
-                width=config.critic_width,
-                classes=len(config.classes),
-                judges_start=config.start_kind == "gan",
-            ),
-        }
+        net = LAPGAN(**self.arguments)
+        self.networks: dict[str, nn.Module] = {"lapgan": net}
+        if config.levels:
+            net.levels.load_state_dict(_levels_of(config.levels, net))
+            net.levels.requires_grad_(False)
+            return
+        self.networks["discriminator"] = LAPGANDiscriminator(
+            start=config.start_size,
+            size=config.size,
+            width=config.critic_width,
+            classes=len(config.classes),
+            judges_start=config.start_kind == "gan",
+        )
 
     @cached_property
     def pictures(self) -> Labelled:
@@ -193,10 +206,13 @@ class TrainLAPGAN:
             net.begin(pyramid(torch.cat([images, images.flip(-1)]), self.config.start_size)[0], label.repeat(2))
 
     def optimizers(self) -> dict[str, Optimizer]:
-        """Adam for both."""
+        """Adam for each network."""
         rates = {"lapgan": self.config.learning_rate, "discriminator": self.config.critic_rate}
         betas = (self.config.beta1, 0.99)
-        return {name: Adam(self.networks[name].parameters(), lr=rate, betas=betas) for name, rate in rates.items()}
+        return {
+            name: Adam([p for p in net.parameters() if p.requires_grad], lr=rates[name], betas=betas)
+            for name, net in self.networks.items()
+        }
 
     def batch(self, step: int, rank: int) -> tuple[Tensor, ...]:
         """Photographs and classes, and latents for both networks' turns."""
@@ -214,6 +230,8 @@ class TrainLAPGAN:
         label = classes if config.classes else None
         real = pyramid(image, config.start_size)
         first, second = z.chunk(2)
+        if config.levels:
+            return self._start_alone(training, second, label, real[0])
         net, critic = training.networks["lapgan"], training.networks["discriminator"]
         with torch.no_grad():
             made = net(first, label, real[:-1]).images
@@ -243,11 +261,23 @@ class TrainLAPGAN:
         total = torch.stack(follow).sum()
         figures = {"generator": torch.stack(follow).mean()}
         if posterior is not None:
-            figures["error"] = log_error(images[0] - real[0]).mean()
-            figures["nats"] = posterior.divergence().sum(1).mean()
-            total = total + figures["error"] + config.beta / real[0][0].numel() * figures["nats"]
+            figures |= self._bound(images[0], real[0], posterior)
+            total = total + figures["bound"]
         training.descend("lapgan", total)
         return figures
+
+    def _start_alone(self, training: Training, z: Tensor, label: Tensor | None, real: Tensor) -> dict[str, Tensor]:
+        """Descend a VAE's bound at the smallest size."""
+        network = training.networks["lapgan"]
+        network.mark_forward_method("smallest")
+        made, posterior = network.smallest(z, label, real)
+        figures = self._bound(made, real, posterior)
+        training.descend("lapgan", figures["bound"])
+        return {name: value.detach() for name, value in figures.items()}
+
+    def _bound(self, made: Tensor, real: Tensor, posterior: Posterior) -> dict[str, Tensor]:
+        error, nats = log_error(made - real).mean(), posterior.divergence().sum(1).mean()
+        return {"error": error, "nats": nats, "bound": error + self.config.beta / real[0].numel() * nats}
 
     @torch.no_grad()
     def held_out(self, network: nn.Module) -> dict[str, float]:
@@ -327,6 +357,18 @@ class TrainLAPGAN:
 
     def _features_of(self, image: Tensor, side: int) -> Tensor:
         return velatura_features(self.features, _bicubic(image, side))
+
+
+def _levels_of(spec: str, net: LAPGAN) -> dict[str, Tensor]:
+    """Read the levels of a trained pyramid, which is to be of the same sizes and classes."""
+    theirs = catalog.load(spec, {"LAPGAN": LAPGAN})
+    told = [(one.sizes, one.classes, [p.shape for p in one.levels.parameters()]) for one in (net, theirs)]
+    if told[0] != told[1]:
+        raise InputError(
+            f"levels={spec}: a pyramid of {theirs.sizes} pixels and {len(theirs.classes)} classes, or of "
+            f"another width; expected {net.sizes}, {len(net.classes)} classes and these settings' width"
+        )
+    return theirs.levels.state_dict()
 
 
 def _on(network: LAPGAN, z: Tensor, label: Tensor | None) -> list[Tensor]:
