@@ -369,7 +369,7 @@ class _Level(nn.Module):
 
 
 class _Judge(nn.Module):
-    """The discriminator of one size, of an image or of its detail on a coarse one: logits, more of them for its class."""
+    """The discriminator of one size, of an image or of its detail on a coarse one: a logit, and more for its class."""
 
     def __init__(self, channels: int, size: int, width: int, classes: int, of_detail: bool = False) -> None:
         super().__init__()
