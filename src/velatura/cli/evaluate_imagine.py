@@ -435,8 +435,10 @@ def _evaluate_style(
         raise InputError(f"{without[0]} has no style encoder; train one with `velatura train style-encoder`")
     first = next(iter(networks.values()))
     side = list(sides.values())[-1]
-    chosen = np.linspace(0, len(side) - 1, min(count, len(side))).round().astype(int)
-    texts = side.sentences(chosen, np.random.default_rng(SEED))
+    rng = np.random.default_rng(SEED)
+    # In the order of names neighbours are of one class: pairs would share more than their style.
+    chosen = rng.permutation(np.linspace(0, len(side) - 1, min(count, len(side))).round().astype(int))
+    texts = side.sentences(chosen, rng)
     pictures = side.pictures(chosen, first.size)
     pairs = background_pairs(pictures) if kind == "flowers" else None  # emoji stand on white, all of them
     rows: dict[str, list[Interval]] = {}
@@ -458,7 +460,7 @@ def _evaluate_style(
         add(SENTENCES, said, said.roll(-1, 0), said)
         for name, network in networks.items():
             z = network.draw(len(texts), torch.Generator().manual_seed(SEED))
-            one, other = style_pairs(network, texts, z)
+            one, other = style_pairs(network, texts, texts[1:] + texts[:1], z)
             add(name, one, other, _styles(network, pictures))
             error = functional.mse_loss(one, z)
             notes.append(f"{name}: mean squared error of the noise found again {error:.3f}; a guess of 0 has 1.")

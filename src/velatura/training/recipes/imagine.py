@@ -12,7 +12,7 @@ one with another colour. ``imagine_paper.toml`` leaves out what can be left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -524,7 +524,9 @@ class TrainStyleEncoder(_Worded):
         """S of pictures of one noise and two sentences, and the noise."""
         side = list(self.sides.values())[-1]
         z = network.draw(count, torch.Generator().manual_seed(count))
-        return style_pairs(network, self.asked(side, count)[1], z), z
+        texts = self.asked(side, count)[1]
+        half = count // 2  # in the order of names neighbours are of one class
+        return style_pairs(network, texts, texts[half:] + texts[:half], z), z
 
 
 def read_sides(config: Any) -> dict[str, Captioned]:
@@ -562,15 +564,15 @@ def made(network: TextToImage, texts: list[str], z: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def style_pairs(network: TextToImage, texts: list[str], z: Tensor) -> tuple[Tensor, Tensor]:
+def style_pairs(network: TextToImage, texts: Sequence[str], others: Sequence[str], z: Tensor) -> tuple[Tensor, Tensor]:
     """Give S of pictures of one noise and two sentences: twice (N, noise), the rows of both belong together.
 
     Parameters
     ----------
     network : TextToImage
         With a style encoder.
-    texts : list of str
-        The second sentence of each row is the next one's first.
+    texts, others : sequence of str
+        The two sentences of each row.
     z : Tensor of float32, (N, noise)
     """
     device = network.condense.weight.device
@@ -579,7 +581,7 @@ def style_pairs(network: TextToImage, texts: list[str], z: Tensor) -> tuple[Tens
         parts = made(network, said, z).clamp(0, 1).split(64)
         return torch.cat([_style(network)(part.to(device)).cpu() for part in parts])
 
-    return styles(texts), styles(texts[1:] + texts[:1])
+    return styles(list(texts)), styles(list(others))
 
 
 def color_shown(
