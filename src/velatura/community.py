@@ -107,7 +107,7 @@ def load_upscaler(name_or_path: str | Path, device: torch.device | str = "cpu") 
     >>> network(torch.rand(1, 3, 12, 16)).shape, network.scale, network.receptive_radius
     (torch.Size([1, 3, 24, 32]), 2, 5)
     """
-    weights = catalog.open_weights(name_or_path)
+    weights = catalog.open_weights(name_or_path, OURS)
     if weights.header is not None and weights.header.architecture:
         network = catalog.assemble(weights, OURS, device)
         network = _adapted(network, multiple=int(weights.header.arguments.get("unshuffle", 1)))

@@ -92,8 +92,9 @@ def load_restorer(name_or_path: str | Path, device: torch.device) -> Restoring:
 
 def load_detector(name_or_path: str | Path, device: torch.device) -> Detector:
     """Read a detector of damage and the threshold that was measured for it."""
-    weights = catalog.open_weights(name_or_path)
-    network = catalog.assemble(weights, {"ScratchDetector": ScratchDetector}, device)
+    architectures = {"ScratchDetector": ScratchDetector}
+    weights = catalog.open_weights(name_or_path, architectures)
+    network = catalog.assemble(weights, architectures, device)
     metrics = weights.header.metrics if weights.header else {}
     thresholds = metrics.get("thresholds")
     found = thresholds.get("ours") if isinstance(thresholds, dict) else None

@@ -118,8 +118,9 @@ def load_model(name_or_path: str | Path, device: torch.device | str = "cpu") -> 
     ModelError
         Unknown name, a file that is refused, or an encoder or a critic of other images.
     """
-    weights = catalog.open_weights(name_or_path)
-    network = catalog.assemble(weights, {"VAE": VAE, "Generator": Generator}, device)
+    architectures = {"VAE": VAE, "Generator": Generator}
+    weights = catalog.open_weights(name_or_path, architectures)
+    network = catalog.assemble(weights, architectures, device)
     # A sixth faster on processors.
     network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     settings = weights.header.recipe.get("settings", {}) if weights.header else {}
