@@ -209,6 +209,16 @@ def test_augmenting_has_a_gradient_and_follows_the_seed():
     assert all(float(gradient.abs().sum()) > 0 for gradient in image.grad)
 
 
+def test_without_tones_every_pixel_stays_or_is_black():
+    torch.manual_seed(0)
+    image = 0.2 + torch.rand(6, 3, 16, 16)
+    changed = generate.augment(image, tones=False)
+    assert all(
+        set(after[after > 0].tolist()) <= set(one.flatten().tolist()) for one, after in zip(image, changed, strict=True)
+    )
+    assert (changed == 0).any()
+
+
 def test_interpolations_stay_on_the_sphere():
     one, two = torch.nn.functional.normalize(torch.randn(2, 128), dim=1)
     between = generate.interpolations(one, two, 5)

@@ -369,7 +369,7 @@ class TrainVAE(_Pictured):
         return error.square().mean() if self.config.error == "squared" else error.abs().mean()
 
 
-def augment(image: Tensor) -> Tensor:
+def augment(image: Tensor, tones: bool = True) -> Tensor:
     """Change light, saturation, contrast and place of each image, and cut a square out: with a gradient.
 
     Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", 2020 (arXiv 2006.10738), section 3.2.
@@ -378,6 +378,8 @@ def augment(image: Tensor) -> Tensor:
     ----------
     image : Tensor of float32, (N, C, H, W)
         0..1.
+    tones : bool
+        Whether light, saturation and contrast change; without, only the place, and the square.
 
     Returns
     -------
@@ -390,11 +392,12 @@ def augment(image: Tensor) -> Tensor:
     def uniform() -> Tensor:
         return torch.rand(count, 1, 1, 1, device=device)
 
-    image = image + (uniform() - 0.5) / 2  # half of the paper's, whose images have the range -1..1
-    grey = image.mean(1, keepdim=True)
-    image = grey + 2 * uniform() * (image - grey)
-    mean = image.mean((1, 2, 3), keepdim=True)
-    image = mean + (0.5 + uniform()) * (image - mean)
+    if tones:
+        image = image + (uniform() - 0.5) / 2  # half of the paper's, whose images have the range -1..1
+        grey = image.mean(1, keepdim=True)
+        image = grey + 2 * uniform() * (image - grey)
+        mean = image.mean((1, 2, 3), keepdim=True)
+        image = mean + (0.5 + uniform()) * (image - mean)
 
     rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
     # Whole pixels, so that nothing is blurred; what comes from outside is black.

@@ -382,10 +382,13 @@ def _on(network: LAPGAN, z: Tensor, label: Tensor | None) -> list[Tensor]:
 
 
 def _seen(images: list[Tensor], real: list[Tensor]) -> list[Tensor]:
-    """Put each image beside the enlarged coarse one that it belongs to, and change both alike at random."""
+    """Put each image beside the enlarged coarse one that it belongs to, and change both alike at random.
+
+    Tones stay: how strong detail is, is what a discriminator of detail looks at.
+    """
     pairs = [images[0]]
     pairs += [torch.cat([made, enlarge(real[i])], dim=1) for i, made in enumerate(images[1:])]
-    return [augment(pair) for pair in pairs]
+    return [augment(pair, tones=False) for pair in pairs]
 
 
 def _bicubic(image: Tensor, side: int) -> Tensor:
