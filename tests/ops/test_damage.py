@@ -47,16 +47,7 @@ def test_the_cover_is_where_the_image_has_changed(name):
 def test_families_are_as_large_as_they_say():
     share = {name: np.mean([family(FLAT, rng(i))[1] > 0.25 for i in range(20)]) for name, family in FAMILIES.items()}
     assert all(0.002 < value < 0.25 for value in share.values()), share
-    assert share["patches"] > share["hairs"]
-
-
-@pytest.mark.parametrize("name", ["scratches", "hairs", "dust", "holes"])
-def test_one_print_in_seven_may_be_far_more_damaged(name, monkeypatch):
-    share = {}
-    for many in (0, 1):
-        monkeypatch.setattr(damage, "MANY", many)
-        share[many] = np.mean([FAMILIES[name](FLAT, rng(i))[1] > 0.25 for i in range(20)])
-    assert share[1] > 1.4 * share[0]
+    assert share["patches"] > 1.5 * share["scratches"]
 
 
 def test_a_line_is_as_wide_as_asked():
@@ -89,7 +80,7 @@ def test_only_the_families_named_are_drawn():
     once = [old_scan(FLAT, rng(i), wear, ["patches"]) for i in range(6)]
     assert all(0.005 < worn.mask.mean() < 0.3 for worn in once)
     lines = [old_scan(FLAT, rng(i), wear, ["hairs"]).mask.mean() for i in range(6)]
-    assert np.median(lines) < 0.06
+    assert max(lines) < 0.06
 
 
 def test_stains_are_told_from_what_is_lost():

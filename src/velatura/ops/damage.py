@@ -72,7 +72,6 @@ Family = Callable[[Image, np.random.Generator], tuple[Image, Plane]]
 
 COVERED = 0.25  # of a pixel: where damage covers more, the mask is 1
 STEP = 0.7  # pixels between the points of a line
-MANY = 0.15  # of the photographs: far more marks of a kind than on the others
 
 # --- lines ------------------------------------------------------------------------------------------------------------
 
@@ -158,14 +157,6 @@ def _place(rng: np.random.Generator, image: Image, margin: float = 0.0) -> tuple
     return float(x), float(y)
 
 
-# --- how much ---------------------------------------------------------------------------------------------------------
-
-
-def _count(rng: np.random.Generator, least: int, most: int) -> int:
-    """Draw how many marks there are; in one of seven cases there may be up to four times as many as in the others."""
-    return int(rng.integers(least, (4 * most if rng.random() < MANY else most) + 1))
-
-
 # --- paint ------------------------------------------------------------------------------------------------------------
 
 
@@ -195,14 +186,11 @@ def _laid(image: Image, cover: Plane, paint: Image, opacity: float = 1.0) -> Ima
 
 
 def scratches(image: Image, rng: np.random.Generator) -> tuple[Image, Plane]:
-    """One to four, or up to sixteen, long thin lines, almost straight, white, dark or coloured.
-
-    Some are bundles, as of a film's gate.
-    """
+    """One to four long thin lines, almost straight, white, dark or coloured; some are bundles, as of a film's gate."""
     (height, width), cover = image.shape[:2], np.zeros(image.shape[:2], np.float32)
     side = min(height, width)
     paint, opacity = _paint(rng), rng.uniform(0.5, 1)
-    for _ in range(_count(rng, 1, 4)):
+    for _ in range(int(rng.integers(1, 5))):
         bundle = int(rng.integers(2, 6)) if rng.random() < 0.2 else 1
         heading = np.pi / 2 + rng.normal(0, 0.03) if bundle > 1 else rng.uniform(0, np.pi)
         path = _wander(rng, _place(rng, image, 0.1), heading, rng.uniform(0.2, 1.3) * side, rng.uniform(0, 0.02))
@@ -216,9 +204,9 @@ def scratches(image: Image, rng: np.random.Generator) -> tuple[Image, Plane]:
 
 
 def hairs(image: Image, rng: np.random.Generator) -> tuple[Image, Plane]:
-    """One to five, or up to twenty, short curved fibres, as they lie on a scanner's glass."""
+    """One to five short curved fibres, as they lie on a scanner's glass."""
     cover = np.zeros(image.shape[:2], np.float32)
-    for _ in range(_count(rng, 1, 5)):
+    for _ in range(int(rng.integers(1, 6))):
         length, bend = rng.uniform(12, 90), rng.uniform(0.03, 0.2)
         path = _wander(rng, _place(rng, image), rng.uniform(0, 2 * np.pi), length, bend)
         _drawn(cover, path, np.full(len(path.x), rng.uniform(0.35, 1.1)))
@@ -226,23 +214,20 @@ def hairs(image: Image, rng: np.random.Generator) -> tuple[Image, Plane]:
 
 
 def dust(image: Image, rng: np.random.Generator) -> tuple[Image, Plane]:
-    """Four to sixty, or up to 240, specks of one to nine pixels, on a patch of 128 pixels."""
+    """Four to sixty specks of one to nine pixels, on a patch of 128 pixels."""
     cover = np.zeros(image.shape[:2], np.float32)
     area = cover.size / 128**2
-    for _ in range(max(int(_count(rng, 4, 60) * min(area, 16)), 1)):
+    for _ in range(max(int(rng.integers(4, 60) * min(area, 16)), 1)):
         path = _wander(rng, _place(rng, image), rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 5), 0.3)
         _drawn(cover, path, np.full(len(path.x), float(np.exp(rng.uniform(np.log(0.7), np.log(2.2))))))
     return _laid(image, cover, _paint(rng, 0.55, 0.4), rng.uniform(0.6, 1)), cover
 
 
 def holes(image: Image, rng: np.random.Generator) -> tuple[Image, Plane]:
-    """One to four, or up to sixteen, ragged holes of two to ten pixels' radius, to the paper or through it.
-
-    Some have a rim.
-    """
+    """One to four ragged holes of two to ten pixels' radius, to the paper or through it, some with a rim."""
     (height, width), cover = image.shape[:2], np.zeros(image.shape[:2], np.float32)
     done = image
-    for _ in range(_count(rng, 1, 4)):
+    for _ in range(int(rng.integers(1, 5))):
         inside = _blob(rng, height, width, rng.uniform(2, 10), _place(rng, image))
         done = _laid(done, _edge(inside), _paint(rng, 0.6, 0.3), rng.uniform(0.85, 1))
         whole = inside
