@@ -11,6 +11,8 @@ docs/images/inpaint-faces.jpg    holes on a face, filled by models of faces
 docs/images/restore.jpg          photographs worn by the code, what was found on them, restored
 docs/images/stylize-sheet.jpg    photographs across, styles down, in one pass
 docs/images/stylize-beside.jpg   one pass beside optimisation
+docs/images/generate.jpg         draws of every model, of every class
+docs/images/imagine.jpg          six sentences, draws of each
 
 ``python docs/make_figures.py restore stylize`` draws those alone whose names begin so.
 """
@@ -23,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from velatura import Blend, Imagine, Restore, Stylize, Upscale, inpaint
+from velatura import Blend, Generate, Imagine, Restore, Stylize, Upscale, inpaint
 from velatura.catalog import cards
 from velatura.cli.demo import contact_sheet
 from velatura.ops.damage import old_scan
@@ -210,6 +212,18 @@ def imagined() -> Image.Image:
     return contact_sheet(rows, width=1024, text=15)
 
 
+def generated() -> Image.Image:
+    """The first eight draws of every model, and of every class where there are some, none of them chosen."""
+    rows = []
+    for name in Generate.models():
+        task = Generate.from_pretrained(name)
+        for kind in task.classes or (None,):
+            drawn = np.hstack([picture.pixels for picture in task(8, seed=1, class_name=kind).pictures])
+            colours = np.broadcast_to(drawn, (*drawn.shape[:2], 3))
+            rows.append({f"{name}, {kind}" if kind else name: colours.repeat(2, 0).repeat(2, 1)})
+    return contact_sheet(rows, width=1024, text=15)
+
+
 def save(picture: Image.Image, name: str) -> None:
     """Write a JPEG in the best quality that fits."""
     encoded, quality = b"", 96
@@ -257,6 +271,7 @@ OTHERS = {
     "restore.jpg": restored,
     "stylize-sheet.jpg": stylized,
     "stylize-beside.jpg": beside,
+    "generate.jpg": generated,
     "imagine.jpg": imagined,
 }
 

@@ -25,8 +25,8 @@ _EXAMPLES = """\
 Examples:
   velatura generate vae-faces -n 16 --seed 7 -o faces/ --grid faces.png
   velatura generate vae-faces --seed 7 --interpolate 0,3 --frames 60 -o between.webp
-  velatura generate lapgan-scenes.safetensors -n 8 --class sea --upscale 4 -o seas/
-  velatura generate lapgan-scenes.safetensors -n 8 --from photo.jpg -o draws/"""
+  velatura generate lapgan-scenes -n 8 --class sea --upscale 4 -o seas/
+  velatura generate lapgan-scenes -n 8 --from photo.jpg -o draws/"""
 
 generate = App(
     name="generate",
