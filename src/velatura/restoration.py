@@ -121,6 +121,8 @@ def _in_tiles(network: nn.Module, read: Read, height: int, width: int, memory: f
     halo = -(-radius // multiple) * multiple
     least = -(-LEAST // multiple) * multiple
     side = max(tile_side(memory, BYTES[type(network)], halo, multiple=multiple), least)
+    if height * width * BYTES[type(network)] <= memory * 2**20:
+        side = -(-max(height, width, least) // multiple) * multiple  # one tile: nothing is computed twice
 
     def tensor(start: int, stop: int) -> Tensor:
         return torch.from_numpy(read(start, stop)).to(device).permute(2, 0, 1)[None]
