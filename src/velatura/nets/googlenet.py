@@ -33,7 +33,7 @@ BLOCKS = {
 }
 POOLED_BEFORE = ("inception_3a", "inception_4a", "inception_5a")
 CLASSES = 1000
-WINDOW, ALPHA, BETA = 5, 1e-4, 0.75  # of the weights' own description
+WINDOW, ALPHA = 5, 1e-4  # of the weights' own description, which has a power of .75
 
 
 class GoogLeNet(nn.Module):
@@ -194,7 +194,8 @@ def _pool(x: Tensor) -> Tensor:
 
 def _normalized(x: Tensor) -> Tensor:
     """Local response normalisation over channels (Krizhevsky et al. 2012, section 3.3), alpha over the window."""
-    # torch's own knows no bfloat16 and is slow.
-    squares = functional.pad(x.float().square(), (0, 0, 0, 0, WINDOW // 2, WINDOW // 2))
-    near = torch.stack([squares[:, i : i + x.shape[1]] for i in range(WINDOW)]).sum(0)
-    return x / (1 + ALPHA / WINDOW * near).pow(BETA).to(x.dtype)
+    # torch's own knows no bfloat16 and is slow; a product with a band matrix sums the neighbours fastest.
+    count = x.shape[1]
+    band = x.new_full((count, count), ALPHA / WINDOW).triu(-(WINDOW // 2)).tril(WINDOW // 2)
+    size = 1 + functional.conv2d(x.square(), band[:, :, None, None])
+    return x * (size.rsqrt() * size.sqrt().rsqrt())  # to the power of -.75
