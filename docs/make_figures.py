@@ -13,13 +13,15 @@ docs/images/stylize-sheet.jpg    photographs across, styles down, in one pass
 docs/images/stylize-beside.jpg   one pass beside optimisation
 docs/images/generate.jpg         draws of every model, of every class
 docs/images/imagine.jpg          six sentences, draws of each
+docs/images/imagine-between.jpg  from one sentence to another; sentences of what nobody has seen
+docs/images/imagine-styles.jpg   sentences in the styles of pictures
 
 ``python docs/make_figures.py restore stylize`` draws those alone whose names begin so.
 """
 
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,7 @@ from PIL import Image
 from velatura import Blend, Generate, Imagine, Restore, Stylize, Upscale, inpaint
 from velatura.catalog import cards
 from velatura.cli.demo import contact_sheet
+from velatura.image import Picture
 from velatura.ops.damage import old_scan
 from velatura.ops.degrade import second_order
 from velatura.samples import SCENES, SHRUNK, face
@@ -205,11 +208,29 @@ def beside() -> Image.Image:
 def imagined() -> Image.Image:
     """The first eight draws of some sentences, none of them chosen."""
     task = Imagine.from_pretrained()
-    rows = []
-    for text in SENTENCES:
-        draws = [picture.pixels for picture in task(text, count=8, seed=1).pictures]
-        rows.append({text: np.hstack(draws).repeat(2, 0).repeat(2, 1)})
-    return contact_sheet(rows, width=1024, text=15)
+    return strips({text: task(text, count=8, seed=1).pictures for text in SENTENCES})
+
+
+def between() -> Image.Image:
+    """Ways from one sentence to another, each of one noise; then draws of what nobody has seen."""
+    task = Imagine.from_pretrained()
+    ways = {f"from {a} to {b}": task(interpolate=(a, b), frames=8, seed=i).pictures for i, (a, b) in enumerate(WAYS)}
+    return strips(ways | {text: task(text, count=8, seed=1).pictures for text in UNHEARD_OF})
+
+
+def in_styles() -> Image.Image:
+    """Made pictures that give the style, and below each what other sentences become in it."""
+    task = Imagine.from_pretrained()
+    text, *others = SENTENCES
+    given = task(text, count=8, seed=1).pictures
+    drawn = {other: [task(other, style=one.pixels).pictures[0] for one in given] for other in others}
+    return strips({f"{text}: the styles": given, **drawn})
+
+
+def strips(rows: dict[str, Sequence[Picture]]) -> Image.Image:
+    """Rows of small pictures, twice their size, each row under its text."""
+    joined = [{text: np.hstack([one.pixels for one in row]).repeat(2, 0).repeat(2, 1)} for text, row in rows.items()]
+    return contact_sheet(joined, width=1024, text=15)
 
 
 def generated() -> Image.Image:
@@ -262,6 +283,12 @@ SENTENCES = (
     "a pink flower with pointed petals",
     "an orange flower",
 )
+WAYS = (
+    ("a yellow flower", "a blue flower"),
+    ("a white flower with a yellow centre", "a red flower"),
+    ("a purple daisy-like flower with long petals", "an orange flower with ruffled petals"),
+)
+UNHEARD_OF = ("a blue sunflower", "a green rose", "a red dandelion", "a brown lotus")
 OTHERS = {
     "upscale-models.jpg": lambda: enlarged(CLEAN),
     "upscale-worn.jpg": lambda: enlarged(WORN, worn=True),
@@ -273,6 +300,8 @@ OTHERS = {
     "stylize-beside.jpg": beside,
     "generate.jpg": generated,
     "imagine.jpg": imagined,
+    "imagine-between.jpg": between,
+    "imagine-styles.jpg": in_styles,
 }
 
 
