@@ -6,7 +6,8 @@ chooses ``gan``, ``gan-cls``, ``gan-int`` or ``gan-int-cls``; all cost the same 
 
 Differs from the papers: hinge loss, a penalty on the discriminator's slope (Mescheder et al. 2018, R1), pictures
 changed at random before it sees them (Zhao et al. 2020); the generator measured is a running average; half of the
-generator's sentences are interpolated in place of a second term for as many more; some wrong sentences are the right
+generator's sentences are interpolated in place of a second term for as many more, and the discriminator sees what is
+made of these, too: else one picture that it was never shown passes for all of them; some wrong sentences are the right
 one with another colour. ``imagine_paper.toml`` leaves out what can be left out.
 """
 
@@ -50,6 +51,7 @@ __all__ = [
     "TrainImagine",
     "TrainStyleEncoder",
     "TrainTextEncoder",
+    "between",
     "color_shown",
     "distances",
     "made",
@@ -333,9 +335,10 @@ class TrainImagine(_Worded):
         imagine, critic = training.networks["imagine"], training.networks["discriminator"]
         with torch.no_grad():
             sentence, other = self._net.text(right), self._net.text(wrong)
-            made = imagine(first, sentence)
+            asked = between(sentence) if "int" in config.variant else sentence
+            made = imagine(first, asked)
         real, mismatched = critic(self._seen(image), sentence, other)
-        (fake,) = critic(self._seen(made), sentence)
+        (fake,) = critic(self._seen(made), asked)
         loss = adversarial(fake, False, config.loss)
         if "cls" in config.variant:
             loss = 0.5 * (loss + adversarial(mismatched, False, config.loss))
@@ -347,14 +350,8 @@ class TrainImagine(_Worded):
 
         slope = descend_critic(training, loss, penalty, config, step)
 
-        if "int" in config.variant:
-            half = len(sentence) // 2
-            between = BETWEEN * sentence[:half] + (1 - BETWEEN) * sentence[half : 2 * half]
-            sentence = torch.cat([between, sentence[half:]])
         with frozen(judge):
-            follow = adversarial(
-                critic(self._seen(imagine(second, sentence)), sentence)[0], True, config.loss, critic=False
-            )
+            follow = adversarial(critic(self._seen(imagine(second, asked)), asked)[0], True, config.loss, critic=False)
             training.descend("imagine", follow)
         return {
             "discriminator": loss.detach(),
@@ -527,6 +524,19 @@ class TrainStyleEncoder(_Worded):
         texts = self.asked(side, count)[1]
         half = count // 2  # in the order of names neighbours are of one class
         return style_pairs(network, texts, texts[half:] + texts[:half], z), z
+
+
+def between(sentences: Tensor) -> Tensor:
+    """Put what lies between two sentences in the place of the first half of a batch (N, text size): equation 5.
+
+    Examples
+    --------
+    >>> between(torch.tensor([[0.0], [2.0], [4.0], [8.0]])).flatten().tolist()
+    [2.0, 5.0, 4.0, 8.0]
+    """
+    half = len(sentences) // 2
+    mixed = BETWEEN * sentences[:half] + (1 - BETWEEN) * sentences[half : 2 * half]
+    return torch.cat([mixed, sentences[half:]])
 
 
 def read_sides(config: Any) -> dict[str, Captioned]:
