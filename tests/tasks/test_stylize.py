@@ -278,7 +278,7 @@ def test_optimize(task, photo, style, tmp_path):
     )
     assert made.image.shape == photo.shape
     assert made.curve.total[-1] < made.curve.total[0]
-    assert made.made_by == "features"
+    assert made.made_by == "style-features"
     assert sorted(path.name for path in (tmp_path / "steps").iterdir()) == ["step-00002.png", "step-00004.png"]
     assert np.array_equal(np.asarray(Image.open(tmp_path / "steps/step-00004.png")), made.image)
     assert (tmp_path / "c.svg").read_text().startswith("<svg")

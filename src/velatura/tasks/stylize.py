@@ -681,7 +681,9 @@ def _label(params: StylizeParams, model: str | Path) -> str:
     """Say what did the work."""
     if params.method == "fast":
         return Path(model).stem
-    return "features" if params.features == "velatura" else Path(params.features.rpartition(":")[2]).stem
+    from velatura.stylization import FEATURES
+
+    return FEATURES if params.features == "velatura" else Path(params.features.rpartition(":")[2]).stem
 
 
 # --- images for networks ----------------------------------------------------------------------------------------------
