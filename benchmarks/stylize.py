@@ -201,14 +201,14 @@ def pairs(count: int) -> list[tuple[Any, Any]]:
 def teachers() -> Any:
     """The trained teachers under our layers' names, in our units; None where they are not."""
     from velatura.nets.features import Features
-    from velatura.stylization import FEATURES
+    from velatura.nets.style_features import STYLE_FEATURES
     from velatura.training.recipes.features import TEACHERS, read_teachers
 
     folder = Path(DATA).resolve().parent / "pretrained"
     if not DATA or not all((folder / name).is_file() for name in TEACHERS):
         print("  no data folder (VELATURA_DATA) with `pretrained` beside it: left out")
         return None
-    return read_teachers(folder, catalog.load(FEATURES, {"Features": Features}))
+    return read_teachers(folder, catalog.load(STYLE_FEATURES, {"Features": Features}))
 
 
 def grams(model: str | None, quick: bool) -> Iterator[Figure]:

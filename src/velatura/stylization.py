@@ -26,11 +26,10 @@ from velatura import catalog
 from velatura.errors import InputError, ModelError
 from velatura.losses import FLOOR, FeatureMaps, StyleLoss, gram_matrix, total_variation
 from velatura.nets.features import Features
-from velatura.nets.style_features import StyleFeatures
+from velatura.nets.style_features import STYLE_FEATURES, StyleFeatures
 from velatura.nets.vgg19 import VGG19
 
 __all__ = [
-    "FEATURES",
     "Curve",
     "Optimization",
     "check_layers",
@@ -46,7 +45,6 @@ __all__ = [
 OURS = {"stride4": 1.0}, {"stride1": 1.0, "stride2": 1.0, "stride4": 1.0, "stride8": 0.5, "stride16": 0.5}
 GATYS = {"conv4_2": 1.0}, {f"conv{block}_1": 1.0 for block in range(1, 6)}  # Gatys et al. 2016, section 3
 
-FEATURES = "style-features"  # trained further than what images are compared in, for Gram matrices like the teachers'
 COARSEST = 256  # pixels of the longer side that a large picture begins with
 NARROWEST = 32  # pixels of the shorter side: what the features want at least
 SHARE = 0.5  # of the steps for the last, largest size: most of the work is done where it is cheap
@@ -62,8 +60,8 @@ def load_extractor(spec: str, device: torch.device | str = "cpu") -> StyleFeatur
     Parameters
     ----------
     spec : str
-        ``velatura``: our own, `FEATURES`; a ``.safetensors`` file of such; or ``vgg19:FILE`` with a user's copy of
-        torchvision's ``vgg19-*.pth`` (or the same as ``.safetensors``), or of Keras' weights as ``.npz``.
+        ``velatura``: our own, ``style-features``; a ``.safetensors`` file of such; or ``vgg19:FILE`` with a user's copy
+        of torchvision's ``vgg19-*.pth`` (or the same as ``.safetensors``), or of Keras' weights as ``.npz``.
     device : torch.device or str
 
     Returns
@@ -80,7 +78,7 @@ def load_extractor(spec: str, device: torch.device | str = "cpu") -> StyleFeatur
     if kind == "vgg19" and colon:
         found: StyleFeatures | VGG19 = _vgg19(Path(file).expanduser())
     else:
-        name: str | Path = FEATURES if spec == "velatura" else Path(spec).expanduser()
+        name: str | Path = STYLE_FEATURES if spec == "velatura" else Path(spec).expanduser()
         found = StyleFeatures(catalog.load(name, {"Features": Features}))
     return found.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 

@@ -12,7 +12,10 @@ from torch.nn import functional
 
 from velatura.nets.features import Features
 
-__all__ = ["StyleFeatures"]
+__all__ = ["STYLE_FEATURES", "StyleFeatures"]
+
+#: The catalog's: trained further than what images are compared in, for Gram matrices like the teachers'.
+STYLE_FEATURES = "style-features"
 
 
 class StyleFeatures(nn.Module):

@@ -681,9 +681,9 @@ def _label(params: StylizeParams, model: str | Path) -> str:
     """Say what did the work."""
     if params.method == "fast":
         return Path(model).stem
-    from velatura.stylization import FEATURES
+    from velatura.nets.style_features import STYLE_FEATURES
 
-    return FEATURES if params.features == "velatura" else Path(params.features.rpartition(":")[2]).stem
+    return STYLE_FEATURES if params.features == "velatura" else Path(params.features.rpartition(":")[2]).stem
 
 
 # --- images for networks ----------------------------------------------------------------------------------------------

@@ -311,7 +311,7 @@ def read_teachers(folder: Path, units: Features) -> Teachers:
         raise ModelError(f"teachers in {folder}: {error}") from None
 
 
-def load_features(spec: str = "velatura") -> Features | VGG19:
+def load_features(spec: str = "velatura", own: str = "features") -> Features | VGG19:
     """Get what a content loss looks through.
 
     Parameters
@@ -319,6 +319,8 @@ def load_features(spec: str = "velatura") -> Features | VGG19:
     spec : str
         ``velatura``: our own features; a ``.safetensors`` file of them; or ``vgg19:FILE`` with a user's copy of
         torchvision's ``vgg19-*.pth`` or of Keras' weights as ``.npz``.
+    own : str
+        Which of the catalog's are our own.
 
     Returns
     -------
@@ -334,7 +336,7 @@ def load_features(spec: str = "velatura") -> Features | VGG19:
     kind, colon, file = spec.partition(":")
     if kind == "vgg19" and colon:
         return _read_vgg19(Path(file).expanduser())
-    name: str | Path = "features" if spec == "velatura" else Path(spec).expanduser()
+    name: str | Path = own if spec == "velatura" else Path(spec).expanduser()
     return catalog.load(name, {"Features": Features})
 
 

@@ -22,12 +22,13 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from velatura.losses import FLOOR, StyleLoss, l1, style_grams, total_variation
-from velatura.nets.style_features import StyleFeatures
+from velatura.nets.features import Features
+from velatura.nets.style_features import STYLE_FEATURES, StyleFeatures
 from velatura.nets.style_transfer import ConditionalNorm, StyleTransfer
-from velatura.stylization import load_extractor
 from velatura.training import data
 from velatura.training.muon import Muon
 from velatura.training.recipe import TrainConfig
+from velatura.training.recipes.features import load_features
 from velatura.training.recipes.upscale import interval
 
 if TYPE_CHECKING:  # measuring a network needs no Lightning
@@ -88,7 +89,9 @@ class TrainStylize:
     @cached_property
     def features(self) -> Any:
         """What the losses look through."""
-        return load_extractor(self.config.features).eval().requires_grad_(False)
+        found = load_features(self.config.features, STYLE_FEATURES).eval().requires_grad_(False)
+        looked = StyleFeatures(found) if isinstance(found, Features) else found
+        return looked.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @cached_property
     def contents(self) -> dict[str, data.Images]:
