@@ -6,6 +6,7 @@ classifiers. The weights are those of the Caffe model zoo (``bvlc_googlenet``), 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import ClassVar, Self
 
@@ -195,7 +196,7 @@ def _pool(x: Tensor) -> Tensor:
 def _normalized(x: Tensor) -> Tensor:
     """Local response normalisation over channels (Krizhevsky et al. 2012, section 3.3), alpha over the window."""
     # torch's own knows no bfloat16 and is slow; a product with a band matrix sums the neighbours fastest.
-    count = x.shape[1]
-    band = x.new_full((count, count), ALPHA / WINDOW).triu(-(WINDOW // 2)).tril(WINDOW // 2)
-    size = 1 + functional.conv2d(x.square(), band[:, :, None, None])
+    band = x.new_ones(x.shape[1], x.shape[1]).triu(-(WINDOW // 2)).tril(WINDOW // 2)
+    small = math.sqrt(ALPHA / WINDOW) * x  # before it is squared: half precision ends at 65504
+    size = 1 + functional.conv2d(small.square(), band[:, :, None, None])
     return x * (size.rsqrt() * size.sqrt().rsqrt())  # to the power of -.75

@@ -679,10 +679,10 @@ def _options(features: Any, params: StylizeParams) -> Optimization:
 
 def _label(params: StylizeParams, model: str | Path) -> str:
     """Say what did the work."""
-    if params.method == "fast":
-        return Path(model).stem
     from velatura.nets.style_features import STYLE_FEATURES
 
+    if params.method == "fast":
+        return Path(model).stem
     return STYLE_FEATURES if params.features == "velatura" else Path(params.features.rpartition(":")[2]).stem
 
 
