@@ -12,8 +12,8 @@ from velatura.nets.restoration import Restorer
 from velatura.training import export, recipes
 from velatura.training.loop import train
 from velatura.training.recipe import make_config
-from velatura.training.recipes import face_refiner
-from velatura.training.recipes.old_scans import KINDS
+from velatura.training.recipes import face_refiner, old_scans
+from velatura.training.recipes.old_scans import CLEAN
 
 SMALL = [
     "widths=[8, 12, 16]",
@@ -64,6 +64,18 @@ def test_clean_faces_are_their_targets_but_for_their_size(recipe):
     assert max(fidelity) > 50  # of those that were not resized
 
 
+def test_some_faces_are_far_out_of_focus(recipe, monkeypatch):
+    monkeypatch.setattr(face_refiner, "OLD", CLEAN)
+    monkeypatch.setattr(face_refiner, "NOISY", CLEAN)
+    fidelity = {}
+    for share in (0.0, 1.0):
+        recipe.config = recipe.config.model_copy(update={"soft": share})
+        pairs = [recipe._draw(np.random.default_rng(seed)) for seed in range(20)]
+        fidelity[share] = np.median([psnr(*map(old_scans.eight_bit, pair), RGB) for pair in pairs])
+    assert fidelity[1.0] < fidelity[0.0] - 3
+    assert face_refiner.soft(128).sigma == tuple(2 * sigma for sigma in face_refiner.soft(64).sigma)
+
+
 def test_the_restorer_comes_first(recipe, restorer):
     plain = recipe.batch(0, 0)
     del recipe.restorer
@@ -93,12 +105,12 @@ def test_it_learns_to_refine(recipe, tmp_path):
     assert float(rows[-1]["train/pixel"]) < 0.9 * float(rows[1]["train/pixel"])
     export.export_run(tmp_path, tmp_path / "refiner.safetensors", metrics={})
     measured, network, _ = recipes.load_run(tmp_path)
-    assert measured.sheet(network).shape == (3 * 32, 6 * 32, 3)
+    assert measured.sheet(network).shape == (5 * 32, 6 * 32, 3)
 
 
 def test_faces_gain_nothing_by_themselves(recipe):
     scores = recipe.evaluate(FaceRefiner(32, (4, 6, 8), (1, 1, 1)))
-    assert set(scores["rows"]) <= set(KINDS)
+    assert set(scores["rows"]) == set(face_refiner.KINDS)
     assert scores["rows"]["lines"]["gain"]["psnr"] == [0, 0, 0]
     assert scores["rows"]["lines"]["given"]["psnr"][0] < 35
     assert "lines" in recipe.table(scores)

@@ -87,11 +87,13 @@ def test_a_batch_is_a_function_of_its_step(make):
 def test_image_and_coarse_image_are_changed_alike(make):
     torch.manual_seed(0)
     images = pyramid(torch.rand(3, 3, 32, 32), 8)
-    seen = lapgan._seen(images, images)
+    seen = make()._seen(images, images)
     assert [tuple(each.shape[1:]) for each in seen] == [(3, 8, 8), (6, 16, 16), (6, 32, 32)]
     black = seen[2] == 0
     assert torch.equal(black[:, :3].all(1), black[:, 3:].all(1))  # the same square is cut out of both
     assert black.any()
+    unchanged = make("augmented=false")._seen(images, images)
+    assert all(torch.equal(pair[:, :3], image) for pair, image in zip(unchanged, images, strict=True))
 
 
 @pytest.mark.parametrize("kind", ["gan", "vae"])

@@ -66,6 +66,15 @@ def test_unseen_families_are_not_drawn(config):
         make_config(ScansConfig, settings=['unseen=["rust"]'])
 
 
+def test_some_prints_are_far_more_damaged(config):
+    image, share = np.full((96, 96, 3), 128, np.uint8), {}
+    for heavy in (0.0, 1.0):
+        settings = config.model_copy(update={"clean": 0.0, "heavy": heavy})
+        share[heavy] = [old_scans.wear_one(settings, image, np.random.default_rng(i)).mask.mean() for i in range(40)]
+    assert np.mean(share[1.0]) > 1.5 * np.mean(share[0.0])
+    assert np.quantile(share[1.0], 0.9) > 1.5 * np.quantile(share[0.0], 0.9)
+
+
 def test_the_papers_way_is_another(config):
     image = np.full((48, 48, 3), 128, np.uint8)
     rng = [np.random.default_rng(1) for _ in range(2)]

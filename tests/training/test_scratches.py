@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import expit
+from torch import nn
 
+from velatura.errors import InputError
+from velatura.restoration import Detector
 from velatura.training import recipes
 from velatura.training.loop import train
 from velatura.training.recipe import make_config
@@ -77,6 +80,36 @@ def test_only_the_ends_are_left_to_adam(recipe):
     matrices = {id(p) for p in recipe.optimizers()["detector"].param_groups[0]["params"]}
     left = {name for name, p in net.named_parameters() if p.ndim > 1 and id(p) not in matrices}
     assert left == {"unet.enter.weight", "unet.leave.weight"}
+
+
+class Bright(nn.Module):
+    """A detector that takes light for damage."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(20.0))
+
+    def forward(self, image):
+        return self.scale * (image.mean(1, keepdim=True) - 0.7)
+
+
+def test_hard_patches_are_those_that_a_detector_mistakes(recipe, monkeypatch):
+    update = {"hard": 1.0, "start": "bright", "tried": 200}
+    hard = scratches.TrainScratches(recipe.config.model_copy(update=update))
+    monkeypatch.setattr(scratches, "load_detector", lambda name, device: Detector(Bright(), 0.5))
+    rng = np.random.default_rng(0)
+    usual = np.mean([hard.grounds.draw(rng).mean() for _ in range(200)])
+    assert len(hard.mistaken) == 20
+    assert np.mean(hard.mistaken) > usual + 15
+    undamaged = [hard._scan(np.random.default_rng(i)).mask.max() == 0 for i in range(60)]
+    assert 0.2 < np.mean(undamaged) < 0.8
+    once, again = (hard.batch(3, 0) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
+
+
+def test_hard_patches_need_a_detector():
+    with pytest.raises(InputError, match="set start"):
+        make_config(scratches.ScratchesConfig, settings=["hard=0.2"])
 
 
 def test_settings_fit():

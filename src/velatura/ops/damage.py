@@ -59,6 +59,7 @@ __all__ = [
     "hairs",
     "holes",
     "ink",
+    "mould",
     "old_scan",
     "patches",
     "scratches",
@@ -363,6 +364,29 @@ def cracks(image: Image, rng: np.random.Generator) -> tuple[Image, Plane]:
     return _laid(image, cover, _paint(rng, 0.5, 0.5), rng.uniform(0.5, 1)), cover
 
 
+def mould(image: Image, rng: np.random.Generator) -> tuple[Image, Plane]:
+    """One to three colonies of mould on a film: light threads that grow from a point, branch and branch again.
+
+    Dark ones would look like twigs against the sky, which are no damage.
+    """
+    cover, side = np.zeros(image.shape[:2], np.float32), min(image.shape[:2])
+    for _ in range(int(rng.integers(1, 4))):
+        centre, radius, reach = _place(rng, image), rng.uniform(0.3, 0.9), rng.uniform(0.1, 0.45) * side
+        growing = [(centre, rng.uniform(0, 2 * np.pi), rng.uniform(0.4, 1) * reach) for _ in range(rng.integers(3, 9))]
+        for _ in range(3):  # generations
+            branches = []
+            for start, heading, length in growing:
+                path = _wander(rng, start, heading, length, rng.uniform(0.02, 0.12))
+                _drawn(cover, path, radius * _rough(rng, len(path.x), 0.6, 1.2, 12))
+                for index in rng.integers(len(path.x), size=rng.integers(0, 3)):
+                    fork = heading + rng.choice((-1, 1)) * rng.uniform(0.4, 1.2)
+                    branches.append(
+                        ((float(path.x[index]), float(path.y[index])), fork, rng.uniform(0.3, 0.7) * length)
+                    )
+            growing = branches
+    return _laid(image, cover, _paper(rng), rng.uniform(0.5, 1)), cover
+
+
 #: All families by name.
 FAMILIES: Mapping[str, Family] = {
     "scratches": scratches,
@@ -375,6 +399,7 @@ FAMILIES: Mapping[str, Family] = {
     "patches": patches,
     "ink": ink,
     "cracks": cracks,
+    "mould": mould,
 }
 #: Those that the picture shines through: there it is to be undone, not filled.
 THROUGH = ("stains",)

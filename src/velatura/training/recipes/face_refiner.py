@@ -4,13 +4,15 @@ Wan et al., "Old Photo Restoration via Deep Latent Space Translation", 2022 (arX
 
 Aligned faces are worn as old scans are, at the sizes that faces have on photographs, restored by the direct restorer
 where one is given (``--set restorer=FILE``), and brought to the size of the network. The target is the face with its
-fading and nothing else, as the restorer's is.
+fading and nothing else, as the restorer's is. Some are far out of focus (`soft`): that is what no restorer of whole
+photographs can undo, and what knowing that it is a face is good for.
 
 Differs from the paper: no critic. A critic would reward a face that is sharp over one that is the person's.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -37,6 +39,8 @@ from velatura.training.recipes.features import load_features
 from velatura.training.recipes.old_scans import (
     CLEAN,
     HELD_OUT_SEED,
+    LINES,
+    NOISY,
     OLD,
     PURPOSE,
     ScansConfig,
@@ -59,13 +63,18 @@ __all__ = [
     "evaluate",
     "held_out_faces",
     "refine",
+    "soft",
     "table",
 ]
 
 # Share of the faces, set, folder in the set. The grey ones are scans of old photographs: real, but not clear.
 SETS = ((0.45, "faces128", "color/"), (0.2, "faces128", "gray/"), (0.35, "faces256", "color/"))
 MEASURED = (("faces256", "color/"), ("faces128", "color/"))
-KINDS = ("unstructured", "lines", "clean")
+KINDS = ("unstructured", "lines", "soft", "clean")
+FOCUS = (
+    0.012,
+    0.03,
+)  # of the crop's side: deviation of the blur of faces that are out of focus; 1.5 to 4 pixels of 128
 QUICK, ALL = 24, 120  # held-out faces of a kind: beside the training, and for good
 LARGEST = 192  # pixels: larger faces lose nothing that the network could give back
 # Left, top, right, bottom of the face in an aligned crop, as shares of its side: medians of the teacher's boxes on the
@@ -86,6 +95,7 @@ class FaceRefinerConfig(ScansConfig):
     photographs: str | None = Field(None, description="folder of aligned faces instead of our sets")
     restorer: str | None = Field(None, description="direct restorer that comes first: a model's name or a file")
     smallest: int = Field(64, ge=16, description="side of the smallest crops on photographs, in pixels")
+    soft: float = Field(0.5, ge=0, le=1, description="share of the worn faces that are far out of focus")
     widths: tuple[int, ...] = Field((24, 48, 80, 112, 128), description="channels of each level")
     blocks: tuple[int, ...] = Field((1, 1, 1, 1, 1), description="modulated blocks of each level")
     loss: Literal["l1", "charbonnier"] = Field("charbonnier", description="of pixels")
@@ -183,8 +193,8 @@ class TrainFaceRefiner:
         return table(scores)
 
     def sheet(self, network: nn.Module) -> NDArray[np.uint8]:
-        """Rows of given, ours, target: unstructured, lines."""
-        chosen = [pair for kind in KINDS[:2] for pair in self.held[kind][:8]]
+        """Rows of given, ours, target: unstructured, lines, soft."""
+        chosen = [pair for kind in KINDS[:3] for pair in self.held[kind][:6]]
         columns = [[pair.face for pair in chosen], [refine(network, pair.face) for pair in chosen]]
         return old_scans.sheet([*columns, [pair.target for pair in chosen]], self.config.patch)
 
@@ -193,8 +203,15 @@ class TrainFaceRefiner:
         images = self.faces[int(rng.choice(len(shares), p=shares / shares.sum()))][1]
         face = images[int(rng.integers(len(images)))]
         face = face[:, ::-1] if rng.random() < 0.5 else face
-        wear = CLEAN if rng.random() < self.config.clean else OLD
-        return _pair(self.config, face, wear, seen(self.config), self.restorer, rng)
+        size = _size(self.config, face, rng)
+        wear = soft(size, OLD) if rng.random() < self.config.soft else OLD
+        wear = CLEAN if rng.random() < self.config.clean else wear
+        return _pair(self.config, face, size, wear, seen(self.config), self.restorer, rng)
+
+
+def soft(side: int, wear: Wear = NOISY) -> Wear:
+    """Say how a face whose crop has this side is worn, so that it is far out of focus besides."""
+    return replace(wear, lens=1, sigma=(FOCUS[0] * side, FOCUS[1] * side))
 
 
 def held_out_faces(config: FaceRefinerConfig, kind: str, count: int, restorer: nn.Module | None) -> list[Pair]:
@@ -205,18 +222,20 @@ def held_out_faces(config: FaceRefinerConfig, kind: str, count: int, restorer: n
     config : FaceRefinerConfig
         Where the faces are, and their sizes.
     kind : str
-        Of `velatura.training.recipes.old_scans.KINDS`.
+        Of `velatura.training.recipes.old_scans.KINDS`, or ``soft``.
     count : int
         How many at most.
     restorer : nn.Module or None
         From (image, mask) to the image; restores the scans first, with their true masks.
     """
     faces = [images[i] for _, images in _read(config, "held-out") for i in range(len(images))]
-    wear, families = old_scans.KINDS[kind]
+    order = [*old_scans.KINDS, "soft"].index(kind)
     pairs = []
     for index in np.unique(np.linspace(0, len(faces) - 1, min(count, len(faces))).round().astype(int)):
-        rng = np.random.default_rng((HELD_OUT_SEED, list(old_scans.KINDS).index(kind), int(index)))
-        pairs.append(_pair(config, faces[index], wear, families, restorer, rng, exact=True))
+        rng = np.random.default_rng((HELD_OUT_SEED, order, int(index)))
+        size = _size(config, faces[index], rng)
+        wear, families = (soft(size), LINES) if kind == "soft" else old_scans.KINDS[kind]
+        pairs.append(_pair(config, faces[index], size, wear, families, restorer, rng, exact=True))
     return pairs
 
 
@@ -272,9 +291,16 @@ def _read(config: FaceRefinerConfig, side: Literal["train", "held-out"]) -> list
     return [(share, data.read_set(folder, name, side, under=under, purpose=PURPOSE)) for share, name, under in sets]
 
 
+def _size(config: FaceRefinerConfig, face: NDArray[np.uint8], rng: np.random.Generator) -> int:
+    """Draw how large a face is on its photograph: half of them are as large as the refiner's crops."""
+    size = config.patch if rng.random() < 0.5 else int(rng.integers(config.smallest, LARGEST + 1))
+    return min(size, len(face))
+
+
 def _pair(
     config: FaceRefinerConfig,
     face: NDArray[np.uint8],
+    size: int,
     wear: Wear,
     families: tuple[str, ...],
     restorer: nn.Module | None,
@@ -284,9 +310,7 @@ def _pair(
 ) -> Pair:
     """Wear a face at the size that it has on a photograph, restore it, and bring it to the refiner's size."""
     unit = face.astype(np.float32) / np.float32(255)
-    # Half of them as large as the refiner's crops.
-    size = config.patch if rng.random() < 0.5 else int(rng.integers(config.smallest, LARGEST + 1))
-    small = _sized(unit, min(size, len(unit)))
+    small = _sized(unit, size)
     worn = old_scan(small, rng, wear, families)
     clear = _sized(unit, config.patch)
     clear = grey(clear) if np.array_equal(worn.original, grey(small)) else clear

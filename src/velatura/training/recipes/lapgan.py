@@ -77,6 +77,7 @@ class LAPGANConfig(TrainConfig):
     beta1: float = Field(0.0, ge=0, lt=1, description="Adam's first decay")
     penalty: float = Field(1.0, ge=0, description="weight gamma of R1; 0 = none")
     penalty_every: int = Field(8, ge=1, description="steps between penalties, each as much stronger")
+    augmented: bool = Field(True, description="change what the discriminators see at random")
     beta: float = Field(1.0, ge=0, description="of a VAE's divergence from the prior; 1 is the bound itself")
     features: str = Field("velatura", description="what images are compared in: velatura, a file, or nothing at all")
 
@@ -237,13 +238,13 @@ class TrainLAPGAN:
             made = net(first, label, real[:-1]).images
         parts = [
             adversarial(true, True, config.loss) + adversarial(false, False, config.loss)
-            for true, false in zip(critic(_seen(real, real), label), critic(_seen(made, real), label), strict=True)
+            for true, false in zip(*(critic(self._seen(each, real), label) for each in (real, made)), strict=True)
         ]
         loss = torch.stack(parts).sum()
         judge = self.networks["discriminator"]
 
         def penalty() -> Tensor:
-            return r1(lambda *seen: torch.stack(judge(list(seen), label)).sum(), _seen(real, real))
+            return r1(lambda *seen: torch.stack(judge(list(seen), label)).sum(), self._seen(real, real))
 
         slope = descend_critic(training, loss, penalty, config, step)
 
@@ -257,7 +258,8 @@ class TrainLAPGAN:
         """Descend what the discriminators hold against the generators' images, and a VAE's bound."""
         config, net, critic = self.config, training.networks["lapgan"], training.networks["discriminator"]
         images, posterior = net(z, label, real[:-1])
-        follow = [adversarial(each, True, config.loss, critic=False) for each in critic(_seen(images, real), label)]
+        judged = critic(self._seen(images, real), label)
+        follow = [adversarial(each, True, config.loss, critic=False) for each in judged]
         total = torch.stack(follow).sum()
         figures = {"generator": torch.stack(follow).mean()}
         if posterior is not None:
@@ -265,6 +267,15 @@ class TrainLAPGAN:
             total = total + figures["bound"]
         training.descend("lapgan", total)
         return figures
+
+    def _seen(self, images: list[Tensor], real: list[Tensor]) -> list[Tensor]:
+        """Put each image beside the enlarged coarse one that it belongs to, and change both alike at random.
+
+        Tones stay: how strong detail is, is what a discriminator of detail looks at.
+        """
+        pairs = [images[0]]
+        pairs += [torch.cat([made, enlarge(real[i])], dim=1) for i, made in enumerate(images[1:])]
+        return [augment(pair, tones=False) for pair in pairs] if self.config.augmented else pairs
 
     def _start_alone(self, training: Training, z: Tensor, label: Tensor | None, real: Tensor) -> dict[str, Tensor]:
         """Descend a VAE's bound at the smallest size."""
@@ -379,16 +390,6 @@ def _on(network: LAPGAN, z: Tensor, label: Tensor | None) -> list[Tensor]:
         for i, some in enumerate(z.split(64))
     ]
     return [torch.cat([part[i].float().cpu() for part in parts]) for i in range(len(parts[0]))]
-
-
-def _seen(images: list[Tensor], real: list[Tensor]) -> list[Tensor]:
-    """Put each image beside the enlarged coarse one that it belongs to, and change both alike at random.
-
-    Tones stay: how strong detail is, is what a discriminator of detail looks at.
-    """
-    pairs = [images[0]]
-    pairs += [torch.cat([made, enlarge(real[i])], dim=1) for i, made in enumerate(images[1:])]
-    return [augment(pair, tones=False) for pair in pairs]
 
 
 def _bicubic(image: Tensor, side: int) -> Tensor:

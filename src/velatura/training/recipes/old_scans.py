@@ -64,6 +64,8 @@ LINES = ("scratches", "hairs", "dust", "creases", "tears", "ink")
 AREAS = ("holes", "patches")
 # There is noise on every scan that is measured: PSNR of one that nothing has happened to would be infinite.
 NOISY = replace(OLD, faded=0, damaged=0, copied=(1, *OLD.copied[1:]))
+# A film full of scratches, a night sky of dust: damage of one or two families, again and again.
+HEAVY = replace(OLD, damaged=1, most=8)
 #: What is measured: how photographs are worn, and by which families.
 KINDS: Mapping[str, tuple[Wear, tuple[str, ...]]] = MappingProxyType(
     {
@@ -86,6 +88,7 @@ class ScansConfig(TrainConfig):
     clean: float = Field(0.15, ge=0, le=1, description="share of the patches that nothing happens to")
     wear: Literal["scan", "paper"] = Field("scan", description="as old scans are worn, or as in Wan et al. 2020")
     unseen: tuple[str, ...] = Field(("cracks",), description="families of damage that are never trained on")
+    heavy: float = Field(0, ge=0, le=1, description="share of the worn patches with far more damage than the others")
 
     @field_validator("unseen")
     @classmethod
@@ -157,6 +160,8 @@ def wear_one(config: ScansConfig, image: NDArray[np.uint8], rng: np.random.Gener
     if rng.random() < config.clean:
         return old_scan(unit, rng, CLEAN, seen(config))
     if config.wear == "scan":
+        if config.heavy and rng.random() < config.heavy:
+            return old_scan(unit, rng, HEAVY, tuple(rng.choice(seen(config), 2)) * (HEAVY.most // 2))
         return old_scan(unit, rng, OLD, seen(config))
     return _as_in_the_paper(unit, rng, seen(config))
 

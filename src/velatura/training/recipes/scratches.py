@@ -4,25 +4,28 @@ Wan et al., "Bringing Old Photos Back to Life", 2020 (arXiv 2004.09484), section
 synthetic scans, by the focal loss, then on some that were labelled by hand.
 
 Differs from the paper: cross-entropy and Dice (Milletari et al. 2016, arXiv 1606.04797, equation 3), which needs no
-weight for how rare damage is; ten families of damage drawn anew each time in place of a collection of textures; no
+weight for how rare damage is; families of damage drawn anew each time in place of a collection of textures; no
 labels by hand; a family that is never trained on (`cracks`) is measured beside the others.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from scipy.ndimage import black_tophat, white_tophat
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Adam, Optimizer
 
 from velatura.nets.scratch_detector import ScratchDetector
+from velatura.ops.damage import OLD, old_scan
+from velatura.restoration import load_detector
 from velatura.training.muon import Muon
 from velatura.training.recipes import old_scans
 from velatura.training.recipes.old_scans import Grounds, ScansConfig, Worn
@@ -44,6 +47,9 @@ __all__ = [
 MEASURED = ("lines", "areas", "unseen", "clean")
 QUICK, ALL = (12, 160), (91, 256)  # held-out photographs of a kind and their side: beside the training, and for good
 HAT = 7  # pixels: the widest line that a top-hat finds
+HARDEST = 10  # one patch of so many is hard
+# Twigs, stems, window bars: half of the hard patches carry damage beside what only looks like it.
+UNHARMED, HALF_HARMED = replace(OLD, damaged=0), replace(OLD, damaged=0.5)
 
 
 class ScratchesConfig(ScansConfig):
@@ -53,6 +59,14 @@ class ScratchesConfig(ScansConfig):
     blocks: tuple[int, ...] = Field((1, 1, 1, 2), description="residual blocks of each level")
     dice: float = Field(1.0, ge=0, description="weight of the Dice loss beside cross-entropy")
     matrix_rate: float = Field(0, ge=0, description="Muon's rate for the inner convolutions; 0 = Adam for all")
+    hard: float = Field(0, ge=0, le=1, description="share of patches where what `start` names saw what is none")
+    tried: int = Field(3000, ge=HARDEST, description=f"patches that those are looked for in; one of {HARDEST} is kept")
+
+    @model_validator(mode="after")
+    def _needs_a_start(self) -> Self:
+        if self.hard and not self.start:
+            raise ValueError("hard patches are those that a trained detector mistakes: set start, too")
+        return self
 
 
 class TrainScratches:
@@ -73,6 +87,16 @@ class TrainScratches:
         return Grounds(self.config, "train")
 
     @cached_property
+    def mistaken(self) -> list[NDArray[np.uint8]]:
+        """Training patches where the detector that this one starts from marks most, of some that carry no damage."""
+        assert self.config.start
+        detector, rng = load_detector(self.config.start, torch.device("cpu")), np.random.default_rng(self.config.seed)
+        drawn = [self.grounds.draw(rng) for _ in range(self.config.tried)]
+        scans = (old_scan(patch / np.float32(255), rng, UNHARMED) for patch in drawn)
+        marked = [float((probabilities(detector.network, scan.image) > detector.threshold).mean()) for scan in scans]
+        return [drawn[i] for i in np.argsort(marked)[-self.config.tried // HARDEST :]]
+
+    @cached_property
     def held(self) -> dict[str, list[Worn]]:
         """Held-out scans of each kind, always the same."""
         return {kind: old_scans.held_out_scans(self.config, kind, *QUICK) for kind in MEASURED}
@@ -89,9 +113,16 @@ class TrainScratches:
     def batch(self, step: int, rank: int) -> tuple[Tensor, ...]:
         """Scans, their damage, and what counts: stains may be marked or not."""
         rng = np.random.default_rng((self.config.seed, step, rank))
-        scans = [self.grounds.scan(rng) for _ in range(self.config.batch_size)]
+        scans = [self._scan(rng) for _ in range(self.config.batch_size)]
         planes = [scan.image for scan in scans], [scan.mask for scan in scans], [1 - scan.stained for scan in scans]
         return tuple(map(old_scans.stacked, planes))
+
+    def _scan(self, rng: np.random.Generator) -> Worn:
+        if not self.config.hard or rng.random() >= self.config.hard:
+            return self.grounds.scan(rng)
+        patch = self.mistaken[int(rng.integers(len(self.mistaken)))]
+        turned = np.rot90(patch, int(rng.integers(4))) / np.float32(255)
+        return old_scan(turned, rng, HALF_HARMED, old_scans.seen(self.config))
 
     def step(self, training: Training, batch: tuple[Tensor, ...], step: int) -> dict[str, Tensor]:
         """Descend cross-entropy and Dice."""
