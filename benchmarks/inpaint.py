@@ -235,7 +235,7 @@ def figures(image: np.ndarray, original: np.ndarray) -> tuple[float, float]:
 
 @functools.cache
 def features() -> Any:
-    from velatura.training.recipes.features import load_features
+    from velatura.perceptual import load_features
 
     return load_features()
 

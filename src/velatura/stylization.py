@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 from xml.sax.saxutils import escape
 
@@ -22,12 +21,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from velatura import catalog
-from velatura.errors import InputError, ModelError
+from velatura.errors import InputError
 from velatura.losses import FLOOR, FeatureMaps, StyleLoss, gram_matrix, total_variation
 from velatura.nets.features import Features
 from velatura.nets.style_features import STYLE_FEATURES, StyleFeatures
 from velatura.nets.vgg19 import VGG19
+from velatura.perceptual import load_features
 
 __all__ = [
     "Curve",
@@ -60,8 +59,7 @@ def load_extractor(spec: str, device: torch.device | str = "cpu") -> StyleFeatur
     Parameters
     ----------
     spec : str
-        ``velatura``: our own, ``style-features``; a ``.safetensors`` file of such; or ``vgg19:FILE`` with a user's copy
-        of torchvision's ``vgg19-*.pth`` (or the same as ``.safetensors``), or of Keras' weights as ``.npz``.
+        As of `velatura.perceptual.load_features`; our own are ``style-features``.
     device : torch.device or str
 
     Returns
@@ -74,27 +72,9 @@ def load_extractor(spec: str, device: torch.device | str = "cpu") -> StyleFeatur
     ModelError
         The file is missing, unsafe or of another network.
     """
-    kind, colon, file = spec.partition(":")
-    if kind == "vgg19" and colon:
-        found: StyleFeatures | VGG19 = _vgg19(Path(file).expanduser())
-    else:
-        name: str | Path = STYLE_FEATURES if spec == "velatura" else Path(spec).expanduser()
-        found = StyleFeatures(catalog.load(name, {"Features": Features}))
+    features = load_features(spec, STYLE_FEATURES)
+    found = StyleFeatures(features) if isinstance(features, Features) else features
     return found.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-
-
-def _vgg19(path: Path) -> VGG19:
-    try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                return VGG19.from_keras(dict(file))
-        return VGG19.from_torchvision(catalog.open_weights(path).tensors)
-    except FileNotFoundError:
-        raise ModelError(f"{path}: no such file; expected torchvision's vgg19-*.pth") from None
-    except ModelError:
-        raise
-    except (OSError, ValueError, EOFError) as error:
-        raise ModelError(f"{path.name}: {error}") from None
 
 
 def default_layers(features: StyleFeatures | VGG19) -> tuple[dict[str, float], dict[str, float]]:

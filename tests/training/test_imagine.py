@@ -54,7 +54,12 @@ def test_the_three_recipes_one_after_the_other(settings: list[str], tmp_path: Pa
     small += ["basis=4"]
     second = imagine.TrainImagine(make_config(imagine.ImagineConfig, settings=[*settings, *small]))
     before = {name: value.clone() for name, value in second.networks["imagine"].state_dict().items()}
+    judged: list[tuple[torch.Tensor, ...]] = []
+    second.networks["discriminator"].register_forward_pre_hook(lambda _, given: judged.append(given))
     train(second, tmp_path / "b", quiet=True)
+    (_, sentence, _), (_, asked), *_ = judged
+    assert torch.equal(asked, imagine.between(sentence))  # what is made between sentences is judged so, too
+    assert not torch.equal(asked, sentence)
     after = second.networks["imagine"].state_dict()
     changed = {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
     assert changed == {"condense", "generator"}  # the text encoder stays

@@ -254,7 +254,7 @@ def extractors(data: Path) -> dict[str, Extract]:
     """
     from velatura.metrics.realism import googlenet_features, velatura_features
     from velatura.nets.googlenet import GoogLeNet
-    from velatura.training.recipes.features import load_features
+    from velatura.perceptual import load_features
 
     ours = load_features().eval()
     found: dict[str, Extract] = {"velatura": lambda images: velatura_features(ours, images)}

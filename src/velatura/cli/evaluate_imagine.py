@@ -400,7 +400,7 @@ def _maps(pictures: Tensor) -> Tensor:
 
 @cache
 def _features() -> nn.Module:
-    from velatura.training.recipes.features import load_features
+    from velatura.perceptual import load_features
 
     return load_features().eval()
 

@@ -475,7 +475,7 @@ def _telea(image: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uint
 def _features() -> Any:
     """Read the features that the perceptual distance is measured in; None while the package holds none."""
     from velatura.catalog import cards
-    from velatura.training.recipes.features import load_features
+    from velatura.perceptual import load_features
 
     return load_features() if any(card.name == "features" for card in cards()) else None
 

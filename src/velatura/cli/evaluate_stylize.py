@@ -245,7 +245,7 @@ def _optimized(features: Any, content: Image, style: Image, steps: Sequence[int]
 def _itself(task: Stylize, images: Sequence[tuple[Image, ...]]) -> list[str]:
     """Say how far a photograph moves whose style is itself, and its own mirror image."""
     from velatura.metrics.perceptual import perceptual_distance
-    from velatura.training.recipes.features import load_features
+    from velatura.perceptual import load_features
 
     features, moved = load_features(), []
     for content, style in images[::4]:

@@ -32,10 +32,10 @@ from velatura.nets.restoration import Restorer
 from velatura.ops.damage import Wear, Worn, old_scan
 from velatura.ops.degrade import fade, grey
 from velatura.ops.resize import resize
+from velatura.perceptual import load_features
 from velatura.training import data
 from velatura.training.muon import Muon
 from velatura.training.recipes import old_scans
-from velatura.training.recipes.features import load_features
 from velatura.training.recipes.old_scans import (
     CLEAN,
     HELD_OUT_SEED,

@@ -27,7 +27,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Adam, Optimizer
 
-from velatura import catalog
 from velatura.errors import InputError, ModelError
 from velatura.losses import gram_matrix
 from velatura.metrics.perceptual import compare
@@ -42,7 +41,7 @@ from velatura.training.recipe import TrainConfig
 if TYPE_CHECKING:  # measuring a network needs no Lightning
     from velatura.training.loop import Training
 
-__all__ = ["FeaturesConfig", "Teachers", "TrainFeatures", "distort", "load_features", "read_teachers", "spearman"]
+__all__ = ["FeaturesConfig", "Teachers", "TrainFeatures", "distort", "read_teachers", "spearman"]
 
 TEACHERS = ("vgg19_conv1_1_to_conv3_4_keras.npz", "bvlc_googlenet_fp16.npz")
 PAIRS = {  # our layer -> the teacher's
@@ -311,35 +310,6 @@ def read_teachers(folder: Path, units: Features) -> Teachers:
         raise ModelError(f"teachers in {folder}: {error}") from None
 
 
-def load_features(spec: str = "velatura", own: str = "features") -> Features | VGG19:
-    """Get what a content loss looks through.
-
-    Parameters
-    ----------
-    spec : str
-        ``velatura``: our own features; a ``.safetensors`` file of them; or ``vgg19:FILE`` with a user's copy of
-        torchvision's ``vgg19-*.pth`` or of Keras' weights as ``.npz``.
-    own : str
-        Which of the catalog's are our own.
-
-    Returns
-    -------
-    Features or VGG19
-        On the CPU, without gradients of its own; both give maps before activation by
-        ``features(image, layers) -> dict[str, Tensor]``.
-
-    Raises
-    ------
-    ModelError
-        The file is missing, unsafe or of another network.
-    """
-    kind, colon, file = spec.partition(":")
-    if kind == "vgg19" and colon:
-        return _read_vgg19(Path(file).expanduser())
-    name: str | Path = own if spec == "velatura" else Path(spec).expanduser()
-    return catalog.load(name, {"Features": Features})
-
-
 def distort(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Damage an image in one to three ways, as files, cameras and generators do, from hardly to heavily.
 
@@ -524,27 +494,3 @@ def _arrays(path: Path) -> dict[str, NDArray]:
         raise ModelError(f"{path}: no such file; name the teachers' folder with `--set pretrained=DIR`") from None
     except (OSError, ValueError, EOFError) as error:
         raise ModelError(f"{path}: not an .npz file of arrays: {error}") from None
-
-
-def _read_vgg19(path: Path) -> VGG19:
-    try:
-        if path.suffix == ".npz":
-            return VGG19.from_keras(_arrays(path))
-        return VGG19.from_torchvision(_state(path))
-    except ModelError:
-        raise
-    except ValueError as error:
-        raise ModelError(f"{path.name}: {error}") from None
-
-
-def _state(path: Path) -> dict[str, Tensor]:
-    """Read somebody's state dict; nothing in it is ever run."""
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file; expected torchvision's vgg19-*.pth")
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged or unsafe file
-        raise ModelError(f"{path.name}: cannot be read as tensors alone: {type(error).__name__}") from None
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise ModelError(f"{path.name}: holds no state dict; expected torchvision's vgg19-*.pth")
-    return found

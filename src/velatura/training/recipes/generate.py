@@ -33,11 +33,11 @@ from velatura.nets.dcgan import Discriminator, Generator
 from velatura.nets.masked_encoder import Posterior
 from velatura.nets.vae import VAE
 from velatura.ops.latents import great_circle
+from velatura.perceptual import load_features
 from velatura.training.critics import descend_critic, frozen, r1
 from velatura.training.muon import Muon
 from velatura.training.pictures import Pictures, PicturesConfig, contact_sheet
 from velatura.training.recipes import inpaint
-from velatura.training.recipes.features import load_features
 
 if TYPE_CHECKING:  # measuring a network needs no Lightning
     from velatura.training.loop import Training

@@ -33,12 +33,12 @@ from velatura.metrics.report import bootstrap
 from velatura.nets.gan_cls import MatchingDiscriminator, TextToImage
 from velatura.nets.text_encoder import PADDING, UNKNOWN, JointEmbedding, pooled_maps, structured_loss
 from velatura.ops.color_names import petal_colors
+from velatura.perceptual import load_features
 from velatura.training import captions, data
 from velatura.training.captions import Captioned
 from velatura.training.critics import descend_critic, frozen, r1
 from velatura.training.pictures import contact_sheet
 from velatura.training.recipe import TrainConfig
-from velatura.training.recipes.features import load_features
 from velatura.training.recipes.generate import augment, kernel_distance
 
 if TYPE_CHECKING:  # measuring a network needs no Lightning

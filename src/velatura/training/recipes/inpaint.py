@@ -33,9 +33,9 @@ from velatura.nets.dcgan import Generator
 from velatura.nets.masked_encoder import MaskedEncoder, Posterior, membrane
 from velatura.nets.vae import VAE
 from velatura.ops import masks
+from velatura.perceptual import load_features
 from velatura.training.muon import Muon
 from velatura.training.pictures import Pictures, PicturesConfig, contact_sheet
-from velatura.training.recipes.features import load_features
 
 if TYPE_CHECKING:  # measuring a network needs no Lightning
     from velatura.training.loop import Training

@@ -35,11 +35,11 @@ from velatura.metrics.realism import kernel_distance, velatura_features
 from velatura.metrics.report import bootstrap
 from velatura.nets.lapgan import LAPGAN, LAPGANDiscriminator, enlarge, pyramid
 from velatura.nets.masked_encoder import Posterior
+from velatura.perceptual import load_features
 from velatura.training import data
 from velatura.training.critics import descend_critic, frozen, r1
 from velatura.training.pictures import contact_sheet, to_tensor
 from velatura.training.recipe import TrainConfig
-from velatura.training.recipes.features import load_features
 from velatura.training.recipes.generate import augment
 from velatura.training.recipes.inpaint import log_error
 

@@ -24,10 +24,10 @@ from velatura.losses import charbonnier, content_loss, l1
 from velatura.metrics import perceptual
 from velatura.metrics.fidelity import RGB, psnr, ssim
 from velatura.nets.restoration import Restorer
+from velatura.perceptual import load_features
 from velatura.restoration import Detector, load_detector
 from velatura.training.muon import Muon
 from velatura.training.recipes import old_scans
-from velatura.training.recipes.features import load_features
 from velatura.training.recipes.old_scans import Grounds, ScansConfig, Worn, eight_bit, stacked
 from velatura.training.recipes.scratches import probabilities
 from velatura.training.recipes.upscale import interval

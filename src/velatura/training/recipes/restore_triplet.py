@@ -37,10 +37,10 @@ from velatura.nets.masked_encoder import Posterior
 from velatura.nets.triplet import LatentDiscriminator, PhotoVAE, Triplet
 from velatura.nets.unet import cells
 from velatura.ops.degrade import grey
+from velatura.perceptual import load_features
 from velatura.training import data
 from velatura.training.muon import Muon
 from velatura.training.recipes import old_scans, restore
-from velatura.training.recipes.features import load_features
 from velatura.training.recipes.old_scans import Grounds, ScansConfig, Worn, eight_bit, stacked
 from velatura.training.recipes.upscale import draw_places, interval
 

@@ -25,10 +25,10 @@ from velatura.losses import FLOOR, StyleLoss, l1, style_grams, total_variation
 from velatura.nets.features import Features
 from velatura.nets.style_features import STYLE_FEATURES, StyleFeatures
 from velatura.nets.style_transfer import ConditionalNorm, StyleTransfer
+from velatura.perceptual import load_features
 from velatura.training import data
 from velatura.training.muon import Muon
 from velatura.training.recipe import TrainConfig
-from velatura.training.recipes.features import load_features
 from velatura.training.recipes.upscale import interval
 
 if TYPE_CHECKING:  # measuring a network needs no Lightning

@@ -40,10 +40,10 @@ from velatura.metrics import perceptual
 from velatura.nets.sr_discriminator import Discriminator, UNetDiscriminator
 from velatura.nets.srcnn import luma
 from velatura.ops.degrade import second_order
+from velatura.perceptual import load_features
 from velatura.training import data
 from velatura.training.critics import frozen
 from velatura.training.recipes import upscale
-from velatura.training.recipes.features import load_features
 from velatura.training.recipes.upscale import Pairs, RRDBConfig, SRResNetConfig, Upscaler
 
 if TYPE_CHECKING:  # measuring a network needs no Lightning
