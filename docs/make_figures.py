@@ -9,6 +9,7 @@ docs/images/upscale-evidence.jpg a result and the map of what of it is supposed
 docs/images/inpaint-texture.jpg  holes filled with the image's own patches
 docs/images/inpaint-faces.jpg    holes on a face, filled by models of faces
 docs/images/restore.jpg          photographs worn by the code, what was found on them, restored
+docs/images/restore-faces.jpg    a face out of focus, restored without and with the refiner of faces
 docs/images/stylize-sheet.jpg    photographs across, styles down, in one pass
 docs/images/stylize-beside.jpg   one pass beside optimisation
 docs/images/generate.jpg         draws of every model, of every class
@@ -22,6 +23,7 @@ docs/images/imagine-styles.jpg   sentences in the styles of pictures
 import io
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +33,7 @@ from velatura import Blend, Generate, Imagine, Restore, Stylize, Upscale, inpain
 from velatura.catalog import cards
 from velatura.cli.demo import contact_sheet
 from velatura.image import Picture
-from velatura.ops.damage import old_scan
+from velatura.ops.damage import OLD, old_scan
 from velatura.ops.degrade import second_order
 from velatura.samples import SCENES, SHRUNK, face
 from velatura.training.recipes.old_scans import eight_bit
@@ -160,6 +162,23 @@ def restored() -> Image.Image:
         result = task(scan, mask_out=True)
         marks = result.maps["mask_out"].pixels[..., 0]
         rows.append({f"{name}, worn": scan, "found": marks, "restored": result.image, "original": original})
+    return contact_sheet(rows, width=256, text=15)
+
+
+def refined_faces() -> Image.Image:
+    """Rows of a face that is more and more out of focus, restored without and with the refiner of faces."""
+    task, rows = Restore.from_pretrained(), []
+    photo = photographs()["astronaut"].astype(np.float32) / 255
+    for sigma, seed in ((1.2, 3), (2.5, 3), (4.0, 3)):
+        wear = replace(OLD, grey=0, lens=1, sigma=(sigma, sigma), printed=0, faded=0, damaged=0)
+        scan = eight_bit(old_scan(photo, np.random.default_rng(seed), wear).image)
+        made = {
+            f"blurred by {sigma:g} pixels": scan,
+            "restored, --no-faces": task(scan, faces=False).image,
+            "restored": task(scan).image,
+            "original": eight_bit(photo),
+        }
+        rows.append({name: image[24:208, 36:220] for name, image in made.items()})
     return contact_sheet(rows, width=256, text=15)
 
 
@@ -296,6 +315,7 @@ OTHERS = {
     "inpaint-texture.jpg": filled,
     "inpaint-faces.jpg": filled_faces,
     "restore.jpg": restored,
+    "restore-faces.jpg": refined_faces,
     "stylize-sheet.jpg": stylized,
     "stylize-beside.jpg": beside,
     "generate.jpg": generated,

@@ -5,8 +5,9 @@ Wan et al., "Bringing Old Photos Back to Life", 2020 (arXiv 2004.09484). `velatu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ __all__ = ["Detector", "Restoring", "estimate", "load_detector", "load_estimator
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {"Restorer": Restorer, "Triplet": Triplet}
 HALF = 0.5  # probability over which a pixel is damaged, where the weights name no threshold
+STEEP = 6.0  # how far the threshold's logit goes over all sensitivities
 LEAST = 64  # pixels: a smaller tile is little but halo
 BYTES = {Restorer: 1000, Triplet: 1400, ScratchDetector: 600}  # for each pixel of a tile: measured 755, 1059 and 418
 
@@ -49,6 +51,19 @@ class Detector:
 
     network: nn.Module
     threshold: float
+
+    def tuned(self, sensitivity: float) -> Detector:
+        """Mark more or less than measured: 0.5 keeps the threshold; its logit falls by `STEEP` from 0 to 1.
+
+        Examples
+        --------
+        >>> [round(Detector(nn.Identity(), 0.5).tuned(each).threshold, 3) for each in (0, 0.5, 1)]
+        [0.953, 0.5, 0.047]
+        """
+        if sensitivity == HALF:
+            return self
+        odds = self.threshold / (1 - self.threshold) * math.exp(STEEP * (HALF - sensitivity))
+        return replace(self, threshold=odds / (1 + odds))
 
     @torch.inference_mode()
     def marks(self, read: Read, height: int, width: int, memory: float) -> Iterator[np.ndarray]:

@@ -144,6 +144,16 @@ def test_the_mask_is_found_over_the_shipped_threshold(task, photo):
     np.testing.assert_array_equal(found[sure] > 0, score[sure] > THRESHOLD)
 
 
+def test_more_sensitive_marks_more(task, photo):
+    few, usual, many = (
+        task(photo, mask_out=True, strength=0, sensitivity=each).maps["mask_out"].pixels > 0 for each in (0, 0.5, 1)
+    )
+    assert (few <= usual).all()
+    assert (usual <= many).all()
+    assert few.sum() < usual.sum() < many.sum()
+    np.testing.assert_array_equal(usual, task(photo, mask_out=True, strength=0).maps["mask_out"].pixels > 0)
+
+
 def test_a_mask_given_back_reproduces(task, photo, tmp_path):
     first = task(photo, mask_out=True)
     mask = first.maps["mask_out"].pixels[..., 0]

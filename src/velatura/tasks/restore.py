@@ -48,6 +48,9 @@ class RestoreParams(Params):
         description="the damage: auto, found by a network; off, none; or a mask, a file of the photograph's size: "
         "white = damaged",
     )
+    sensitivity: float = Field(
+        0.5, ge=0, le=1, description="how readily something is taken for damage; 0.5 = as was measured to be best"
+    )
     fading: bool | None = Field(
         None, description="undo fading, yellowing and colour cast; on, but for triplet, which does it by itself"
     )
@@ -387,7 +390,8 @@ class _Work:
         """Write into a mask what the network finds."""
         (height, width), top = self.size, 0
         self.progress(0, height, "finding damage")
-        for band in self.task.detector.marks(self._colours, height, width, self.memory):
+        detector = self.task.detector.tuned(self.params.sensitivity)
+        for band in detector.marks(self._colours, height, width, self.memory):
             mask[top : top + len(band)] = band
             top += len(band)
             self.progress(top, height, "finding damage")

@@ -4,7 +4,7 @@ import { h } from "./dom.js";
 
 /** What people look for first; everything else stands under "More options", in its own order. */
 const FIRST = [
-  "method", "scale", "size", "realism", "strength", "scratches", "keep_color", "candidates",
+  "method", "scale", "size", "realism", "strength", "scratches", "sensitivity", "keep_color", "candidates",
   "count", "truncation", "seed", "evidence", "consistent",
 ];
 

@@ -42,7 +42,7 @@ SETS = (
     (0.1, "styles", ""),
 )
 MOST = 1200  # images of a set: more of the same kind teach little
-SMALLEST = 0.45  # of the sides: a part of a photograph is a photograph, too
+SMALLEST = 0.15  # of the sides: a part of a photograph is a photograph, too, and may be a plain ground of one hue
 HELD_OUT_SEED = 1976  # of how held-out photographs fade
 QUICK = 48  # held-out photographs beside the training
 THIN = 3  # every so many rows and columns are measured for good
@@ -300,7 +300,7 @@ def _thumbnails(images: list[NDArray[np.uint8]], rng: np.random.Generator) -> ND
     made = []
     for index in rng.permutation(len(images))[:MOST]:
         image = images[int(index)].astype(np.float32)
-        height, width = (max(int(size * rng.uniform(SMALLEST, 1)), 1) for size in image.shape[:2])
+        height, width = (max(int(size * SMALLEST ** rng.random()), 1) for size in image.shape[:2])
         top, left = (int(rng.integers(image.shape[axis] - size + 1)) for axis, size in enumerate((height, width)))
         for part in (image, image[top : top + height, left : left + width]):
             made.append(np.rint(resize(part, SIDE, SIDE, "area")).astype(np.uint8))
