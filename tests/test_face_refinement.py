@@ -155,8 +155,8 @@ def test_other_images_are_refused(image):
         refine(image)
 
 
-def test_a_missing_model_is_told(photo, face, monkeypatch):
-    monkeypatch.setattr(catalog, "cards", lambda: ())
+def test_a_missing_model_is_told(photo, face, monkeypatch, tmp_path):
+    monkeypatch.setattr(catalog, "WEIGHTS", tmp_path)
     load_refiner.cache_clear()
     with pytest.raises(ModelError, match="face-refiner"):
         refine(photo, faces=[face])
