@@ -71,7 +71,9 @@ class Everything(nn.Module):
 
 
 def test_a_detector_draws_some_masks(recipe, tmp_path):
-    recipe.config = recipe.config.model_copy(update={"steps": 1, "detector": "scratch-detector", "found": 0.5})
+    recipe.config = recipe.config.model_copy(
+        update={"steps": 1, "batch_size": 12, "detector": "scratch-detector", "found": 0.5}
+    )
     recipe.detector = Detector(Everything(), 0.5)
     given = []
     recipe.networks["restorer"].register_forward_pre_hook(lambda net, values: given.append(values))
