@@ -92,7 +92,7 @@ class TrainScratches:
         assert self.config.start
         detector, rng = load_detector(self.config.start, torch.device("cpu")), np.random.default_rng(self.config.seed)
         drawn = [self.grounds.draw(rng) for _ in range(self.config.tried)]
-        scans = (old_scan(patch / np.float32(255), rng, UNHARMED) for patch in drawn)
+        scans = (old_scan(patch.astype(np.float32) / np.float32(255), rng, UNHARMED) for patch in drawn)
         marked = [float((probabilities(detector.network, scan.image) > detector.threshold).mean()) for scan in scans]
         return [drawn[i] for i in np.argsort(marked)[-self.config.tried // HARDEST :]]
 
@@ -121,7 +121,7 @@ class TrainScratches:
         if not self.config.hard or rng.random() >= self.config.hard:
             return self.grounds.scan(rng)
         patch = self.mistaken[int(rng.integers(len(self.mistaken)))]
-        turned = np.rot90(patch, int(rng.integers(4))) / np.float32(255)
+        turned = np.rot90(patch, int(rng.integers(4))).astype(np.float32) / np.float32(255)
         return old_scan(turned, rng, HALF_HARMED, old_scans.seen(self.config))
 
     def step(self, training: Training, batch: tuple[Tensor, ...], step: int) -> dict[str, Tensor]:
