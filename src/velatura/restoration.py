@@ -60,9 +60,7 @@ class Detector:
         >>> [round(Detector(nn.Identity(), 0.5).tuned(each).threshold, 3) for each in (0, 0.5, 1)]
         [0.953, 0.5, 0.047]
         """
-        if sensitivity == HALF:
-            return self
-        odds = self.threshold / (1 - self.threshold) * math.exp(STEEP * (HALF - sensitivity))
+        odds = self.threshold / (1 - self.threshold) * math.exp(STEEP * (0.5 - sensitivity))
         return replace(self, threshold=odds / (1 + odds))
 
     @torch.inference_mode()

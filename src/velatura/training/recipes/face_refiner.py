@@ -71,10 +71,8 @@ __all__ = [
 SETS = ((0.45, "faces128", "color/"), (0.2, "faces128", "gray/"), (0.35, "faces256", "color/"))
 MEASURED = (("faces256", "color/"), ("faces128", "color/"))
 KINDS = ("unstructured", "lines", "soft", "clean")
-FOCUS = (
-    0.012,
-    0.03,
-)  # of the crop's side: deviation of the blur of faces that are out of focus; 1.5 to 4 pixels of 128
+# Of the crop's side: deviation of the blur of faces that are far out of focus; 1.5 to 4 pixels of 128.
+FOCUS = (0.012, 0.03)
 QUICK, ALL = 24, 120  # held-out faces of a kind: beside the training, and for good
 LARGEST = 192  # pixels: larger faces lose nothing that the network could give back
 # Left, top, right, bottom of the face in an aligned crop, as shares of its side: medians of the teacher's boxes on the
