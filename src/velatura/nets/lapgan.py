@@ -150,7 +150,9 @@ class LAPGAN(nn.Module):
         """
         self.start.begin(images, label)
 
-    def forward(self, z: Tensor, label: Tensor | None = None, given: Sequence[Tensor] = ()) -> PyramidSample:
+    def forward(
+        self, z: Tensor, label: Tensor | None = None, given: Sequence[Tensor] = (), encoded: Tensor | None = None
+    ) -> PyramidSample:
         """Make images of all sizes.
 
         Parameters
@@ -160,19 +162,26 @@ class LAPGAN(nn.Module):
             Numbers of classes, if there are any.
         given : sequence of Tensor, (N, channels, S, S)
             From the smallest size up: what the level above is made on, in place of what this pyramid makes. One image:
-            many draws of it. All but the largest: every level by itself, as they are trained.
+            many draws of it. All but the largest: every level by itself, as they are trained. Where there are fewer
+            of a size, a level makes as many: of the first latents and classes.
+        encoded : Tensor, (N, channels, start, start), optional
+            What a start that is a VAE encodes, if not the smallest image given.
 
         Returns
         -------
         PyramidSample
-            A start that is a VAE encodes the smallest image given, and the latents are the posterior's noise.
+            Of a VAE that encoded an image, the latents are the posterior's noise.
         """
         _, *noises = z.split(self.parts, dim=1)
-        made, posterior = self.smallest(z, label, given[0] if given else None)
+        if encoded is None and given:
+            encoded = given[0]
+        made, posterior = self.smallest(z, label, encoded)
         images = [made]
         for i, (level, noise) in enumerate(zip(self.levels, noises, strict=True)):
             coarse = enlarge(given[i] if i < len(given) else images[i])
-            images.append(level(coarse, noise.view(-1, 1, *coarse.shape[2:]), label))
+            many = len(coarse)
+            own = None if label is None else label[:many]
+            images.append(level(coarse, noise[:many].view(-1, 1, *coarse.shape[2:]), own))
         return PyramidSample(images, posterior)
 
     def smallest(
@@ -244,8 +253,10 @@ class LAPGANDiscriminator(nn.Module):
         ----------
         seen : sequence of Tensor of float32
             From the smallest size up, 0..1: images (N, channels, S, S), or, but for the start, beside the enlarged
-            coarse image: (N, 2 channels, S, S). Where images alone are given, the coarse one is the one before.
+            coarse image: (N, 2 channels, S, S). Where images alone are given, the coarse one is the one before. There
+            may be fewer of a size than of the one before.
         label : Tensor of int64, (N,), optional
+            Of the smallest; the first of them are those of the others.
 
         Returns
         -------
@@ -253,11 +264,14 @@ class LAPGANDiscriminator(nn.Module):
             Logits, larger for what looks real.
         """
         pairs = [
-            torch.cat([image, enlarge(seen[i - 1])], dim=1) if i and image.shape[1] == self.channels else image
+            torch.cat([image, enlarge(seen[i - 1][: len(image)])], dim=1)
+            if i and image.shape[1] == self.channels
+            else image
             for i, image in enumerate(seen)
         ]
         wanted = pairs if self.judges_start else pairs[1:]
-        return [judge(pair, label) for judge, pair in zip(self.judges, wanted, strict=True)]
+        labels = [None if label is None else label[: len(pair)] for pair in wanted]
+        return [judge(pair, own) for judge, pair, own in zip(self.judges, wanted, labels, strict=True)]
 
 
 def enlarge(image: Tensor) -> Tensor:

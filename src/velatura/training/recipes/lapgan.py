@@ -15,7 +15,9 @@ start pays for the logarithm of each image's mean squared error (Rybkin et al. 2
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -78,6 +80,8 @@ class LAPGANConfig(TrainConfig):
     penalty: float = Field(1.0, ge=0, description="weight gamma of R1; 0 = none")
     penalty_every: int = Field(8, ge=1, description="steps between penalties, each as much stronger")
     augmented: bool = Field(True, description="change what the discriminators see at random")
+    share: float = Field(1.0, gt=0, le=1, description="of a size's batch: how much of it the next larger one has")
+    jitter: float = Field(0.0, ge=0, le=1, description="largest noise in the coarse images that levels learn from")
     beta: float = Field(1.0, ge=0, description="of a VAE's divergence from the prior; 1 is the bound itself")
     features: str = Field("velatura", description="what images are compared in: velatura, a file, or nothing at all")
 
@@ -191,6 +195,11 @@ class TrainLAPGAN:
         return Labelled(self.config, "held-out").whole(MEASURED)
 
     @cached_property
+    def held_features(self) -> dict[int, Tensor]:
+        """Features of held-out photographs, halved to each size."""
+        return {each.shape[-1]: self._features_of(each, each.shape[-1]) for each in self._halved(self.held[0])}
+
+    @cached_property
     def features(self) -> nn.Module:
         """What images are compared in."""
         return load_features(self.config.features).eval().requires_grad_(False)
@@ -229,36 +238,43 @@ class TrainLAPGAN:
         config = self.config
         image, classes, z = batch
         label = classes if config.classes else None
-        real = pyramid(image, config.start_size)
+        real = [each[: self._many(i, len(image))] for i, each in enumerate(pyramid(image, config.start_size))]
         first, second = z.chunk(2)
         if config.levels:
             return self._start_alone(training, second, label, real[0])
+        # Every level's photographs, and the coarse ones that it starts from.
+        coarse = [self._jittered(each[: len(larger)]) for each, larger in pairwise(real)]
         net, critic = training.networks["lapgan"], training.networks["discriminator"]
         with torch.no_grad():
-            made = net(first, label, real[:-1]).images
+            made = net(first, label, coarse).images
         parts = [
             adversarial(true, True, config.loss) + adversarial(false, False, config.loss)
-            for true, false in zip(*(critic(self._seen(each, real), label) for each in (real, made)), strict=True)
+            for true, false in zip(*(critic(self._seen(each, coarse), label) for each in (real, made)), strict=True)
         ]
         loss = torch.stack(parts).sum()
         judge = self.networks["discriminator"]
 
         def penalty() -> Tensor:
-            return r1(lambda *seen: torch.stack(judge(list(seen), label)).sum(), self._seen(real, real))
+            def logits(*seen: Tensor) -> Tensor:
+                return torch.stack([each.sum() for each in judge(list(seen), label)]).sum()
+
+            return r1(logits, self._seen(real, coarse))
 
         slope = descend_critic(training, loss, penalty, config, step)
 
         with frozen(judge):
-            figures = self._follow(training, second, label, real)
+            figures = self._follow(training, second, label, real, coarse)
         sizes = [f"critic{each.shape[-1]}" for each in real][-len(parts) :]
         figures |= {**dict(zip(sizes, parts, strict=True)), "slope": slope}
         return {name: value.detach() for name, value in figures.items()}
 
-    def _follow(self, training: Training, z: Tensor, label: Tensor | None, real: list[Tensor]) -> dict[str, Tensor]:
+    def _follow(
+        self, training: Training, z: Tensor, label: Tensor | None, real: list[Tensor], coarse: list[Tensor]
+    ) -> dict[str, Tensor]:
         """Descend what the discriminators hold against the generators' images, and a VAE's bound."""
         config, net, critic = self.config, training.networks["lapgan"], training.networks["discriminator"]
-        images, posterior = net(z, label, real[:-1])
-        judged = critic(self._seen(images, real), label)
+        images, posterior = net(z, label, coarse, real[0])
+        judged = critic(self._seen(images, coarse), label)
         follow = [adversarial(each, True, config.loss, critic=False) for each in judged]
         total = torch.stack(follow).sum()
         figures = {"generator": torch.stack(follow).mean()}
@@ -268,13 +284,24 @@ class TrainLAPGAN:
         training.descend("lapgan", total)
         return figures
 
-    def _seen(self, images: list[Tensor], real: list[Tensor]) -> list[Tensor]:
+    def _many(self, level: int, count: int) -> int:
+        """How many of `count` photographs a level learns from."""
+        return max(round(count * self.config.share**level), 1)
+
+    def _jittered(self, image: Tensor) -> Tensor:
+        """Add noise, of each image's own strength, such as what the level before makes may have."""
+        if not self.config.jitter:
+            return image
+        strength = self.config.jitter * torch.rand(len(image), 1, 1, 1, device=image.device)
+        return image + strength * torch.randn_like(image)
+
+    def _seen(self, images: list[Tensor], coarse: list[Tensor]) -> list[Tensor]:
         """Put each image beside the enlarged coarse one that it belongs to, and change both alike at random.
 
         Tones stay: how strong detail is, is what a discriminator of detail looks at.
         """
         pairs = [images[0]]
-        pairs += [torch.cat([made, enlarge(real[i])], dim=1) for i, made in enumerate(images[1:])]
+        pairs += [torch.cat([made, enlarge(coarse[i])], dim=1) for i, made in enumerate(images[1:])]
         return [augment(pair, tones=False) for pair in pairs] if self.config.augmented else pairs
 
     def _start_alone(self, training: Training, z: Tensor, label: Tensor | None, real: Tensor) -> dict[str, Tensor]:
@@ -292,17 +319,20 @@ class TrainLAPGAN:
 
     @torch.no_grad()
     def held_out(self, network: nn.Module) -> dict[str, float]:
-        """Kernel distance between samples of the whole pyramid and held-out photographs; that of the last level alone.
+        """Kernel distances from held-out photographs: of the whole pyramid's samples, and of each level by itself.
 
         ``enlarged`` is the distance of the samples that the last level started from: the level has to be below it.
+        ``alone`` and a size: what that level makes of held-out photographs at half the size.
         """
         assert isinstance(network, LAPGAN)
         if not self.config.features:
             return {}
-        images = self._made(network, seed=MEASURED)
-        real = velatura_features(self.features, self.held[0])
-        figures = {"kernel_distance": images[-1], "enlarged": _bicubic(images[-2], self.config.size)}
-        return {name: kernel_distance(velatura_features(self.features, made), real) for name, made in figures.items()}
+        size, images = self.config.size, self._made(network, seed=MEASURED)
+        figures = {"kernel_distance": (images[-1], size), "enlarged": (images[-2], size)}
+        real, drawn = self._halved(self.held[0]), torch.Generator().manual_seed(MEASURED)
+        alone = _on(network, network.draw(len(real[0]), drawn), self.held[1] if network.classes else None, real[:-1])
+        figures |= {f"alone{side}": (alone[i], side) for i, side in enumerate(network.sizes) if i}
+        return {name: self._distance(made, side) for name, (made, side) in figures.items()}
 
     @torch.no_grad()
     def evaluate(self, network: nn.Module) -> dict[str, Any]:
@@ -313,23 +343,19 @@ class TrainLAPGAN:
         assert isinstance(network, LAPGAN)
         if not self.config.features:
             return {"levels": {}}
-        shown = [max(side, AT_LEAST) for side in network.sizes]
-        real = [self._features_of(each, side) for each, side in zip(self._halved(self.held[0]), shown, strict=True)]
-        train = self._halved(self.pictures.whole(MEASURED)[0])
         rows: dict[int, dict[str, list[float]]] = {side: {"made": [], "enlarged": []} for side in network.sizes}
         for seed in range(4):
             images = self._made(network, seed)
             for i, side in enumerate(network.sizes):
-                made = self._features_of(images[i], shown[i])
-                rows[side]["made"].append(kernel_distance(made, real[i]))
+                rows[side]["made"].append(self._distance(images[i], side))
                 if i:
-                    coarse = self._features_of(_bicubic(images[i - 1], side), shown[i])
-                    rows[side]["enlarged"].append(kernel_distance(coarse, real[i]))
+                    rows[side]["enlarged"].append(self._distance(images[i - 1], side))
+        train = self._halved(self.pictures.whole(MEASURED)[0])
         levels: dict[str, Any] = {}
-        for i, (side, found) in enumerate(rows.items()):
+        for photographs, (side, found) in zip(train, rows.items(), strict=True):
             intervals = {name: bootstrap(np.array(draws), seed=0) for name, draws in found.items() if draws}
             levels[str(side)] = {name: [each.value, each.low, each.high] for name, each in intervals.items()}
-            levels[str(side)]["train"] = kernel_distance(self._features_of(train[i], shown[i]), real[i])
+            levels[str(side)]["train"] = self._distance(photographs, side)
         return {"levels": levels, "images": [MEASURED, len(self.held[0])]}
 
     def table(self, scores: dict[str, Any]) -> str:
@@ -347,7 +373,7 @@ class TrainLAPGAN:
         drawn = torch.Generator().manual_seed(7)
         size, device = self.config.size, next(network.parameters()).device
         z, label = network.draw(4 * COLUMNS, drawn), network.draw_classes(4 * COLUMNS, drawn)
-        images = [each.float().cpu() for each in _on(network, z, label)]
+        images = _on(network, z, label)
         rows = [images[-1].unflatten(0, (4, COLUMNS))]
         rows += [functional.interpolate(each[:COLUMNS], (size, size))[None] for each in images[:-1]]
         for number in range(min(3, len(self.held[0]))):
@@ -361,13 +387,17 @@ class TrainLAPGAN:
         """Make `MEASURED` samples of every size, on the CPU."""
         drawn = torch.Generator().manual_seed(seed)
         z, label = network.draw(MEASURED, drawn), network.draw_classes(MEASURED, drawn)
-        return [each.clamp(0, 1) for each in _on(network, z, label)]
+        return _on(network, z, label)
 
     def _halved(self, image: Tensor) -> list[Tensor]:
         return pyramid(image, self.config.start_size)
 
+    def _distance(self, image: Tensor, side: int) -> float:
+        """Kernel distance of images, enlarged to `side` if they are smaller, from held-out photographs of that size."""
+        return kernel_distance(self._features_of(image, side), self.held_features[side])
+
     def _features_of(self, image: Tensor, side: int) -> Tensor:
-        return velatura_features(self.features, _bicubic(image, side))
+        return velatura_features(self.features, _bicubic(_bicubic(image, side), max(side, AT_LEAST)))
 
 
 def _levels_of(spec: str, net: LAPGAN) -> dict[str, Tensor]:
@@ -382,14 +412,14 @@ def _levels_of(spec: str, net: LAPGAN) -> dict[str, Tensor]:
     return theirs.levels.state_dict()
 
 
-def _on(network: LAPGAN, z: Tensor, label: Tensor | None) -> list[Tensor]:
-    """Make images of all sizes in parts of 64, on the network's device, back on the CPU."""
-    device = next(network.parameters()).device
-    parts = [
-        network(some.to(device), None if label is None else label[i * 64 : (i + 1) * 64].to(device)).images
-        for i, some in enumerate(z.split(64))
-    ]
-    return [torch.cat([part[i].float().cpu() for part in parts]) for i in range(len(parts[0]))]
+def _on(network: LAPGAN, z: Tensor, label: Tensor | None, given: Sequence[Tensor] = ()) -> list[Tensor]:
+    """Make images of all sizes in parts of 64, on the network's device, back on the CPU; each 0..1."""
+    device, parts = next(network.parameters()).device, []
+    for first in range(0, len(z), 64):
+        some = [each[first : first + 64].to(device) for each in (z, *given)]
+        which = None if label is None else label[first : first + 64].to(device)
+        parts.append(network(some[0], which, some[1:]).images)
+    return [torch.cat([part[i].float().cpu().clamp(0, 1) for part in parts]) for i in range(len(parts[0]))]
 
 
 def _bicubic(image: Tensor, side: int) -> Tensor:
