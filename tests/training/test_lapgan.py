@@ -97,6 +97,27 @@ def test_image_and_coarse_image_are_changed_alike(make):
 
 
 @pytest.mark.parametrize("kind", ["gan", "vae"])
+def test_larger_sizes_learn_from_fewer_photographs(make, tmp_path: Path, kind: str):
+    recipe = make(f"start_kind={kind}", "share=0.5", "jitter=0.05")
+    assert [recipe._many(level, 4) for level in range(4)] == [4, 2, 1, 1]
+    before = {name: p.clone() for name, p in recipe.networks["lapgan"].named_parameters()}
+    train(recipe, tmp_path / "run", quiet=True)
+    moved = {
+        name.rpartition(".")[0] for name, p in recipe.networks["lapgan"].named_parameters() if (p != before[name]).any()
+    }
+    assert {"start.expand", "levels.0.enter", "levels.1.enter"} <= moved
+
+
+def test_jitter_is_of_each_images_own_strength(make):
+    torch.manual_seed(0)
+    image = torch.full((200, 3, 8, 8), 0.5)
+    assert make()._jittered(image) is image
+    strength = make("jitter=0.1")._jittered(image).sub(image).flatten(1).std(1)
+    assert strength.min() < 0.02
+    assert 0.07 < strength.max() < 0.13
+
+
+@pytest.mark.parametrize("kind", ["gan", "vae"])
 def test_a_run_is_one_file_with_the_whole_pyramid(make, tmp_path: Path, kind: str):
     recipe = make(f"start_kind={kind}", "basis=true")
     before = {name: p.clone() for name, p in recipe.networks["lapgan"].named_parameters()}

@@ -75,6 +75,24 @@ def test_some_prints_are_far_more_damaged(config):
     assert np.quantile(share[1.0], 0.9) > 1.5 * np.quantile(share[0.0], 0.9)
 
 
+def test_patches_of_reduced_photographs_show_more_of_them(photographs):
+    config = make_config(ScansConfig, settings=["patch=32", f"photographs={photographs}"])
+    whole, reduced = (Grounds(config.model_copy(update={"smallest": share}), "train") for share in (1.0, 0.5))
+    patches = [[grounds.draw(np.random.default_rng(seed)) for seed in range(30)] for grounds in (whole, reduced)]
+    assert {patch.shape for drawn in patches for patch in drawn} == {(32, 32, 3)}
+    rough = [np.mean([np.abs(np.diff(patch.astype(float), axis=1)).mean() for patch in drawn]) for drawn in patches]
+    assert rough[1] > 1.1 * rough[0]
+
+
+def test_decoys_belong_to_the_picture(config):
+    image = np.full((96, 96, 3), 128, np.uint8)
+    settings = config.model_copy(update={"clean": 1.0, "decoys": 1.0})
+    scans = [old_scans.wear_one(settings, image, np.random.default_rng(seed)) for seed in range(12)]
+    assert not any(scan.mask.any() for scan in scans)
+    assert sum(np.ptp(scan.original) > 0.1 for scan in scans) > 6
+    assert all(np.abs(scan.image - scan.original).max() < 0.01 for scan in scans)
+
+
 def test_the_papers_way_is_another(config):
     image = np.full((48, 48, 3), 128, np.uint8)
     rng = [np.random.default_rng(1) for _ in range(2)]

@@ -246,7 +246,7 @@ class TrainLAPGAN:
         coarse = [self._jittered(each[: len(larger)]) for each, larger in pairwise(real)]
         net, critic = training.networks["lapgan"], training.networks["discriminator"]
         with torch.no_grad():
-            made = net(first, label, coarse).images
+            made = net(first, label, coarse, real[0]).images
         parts = [
             adversarial(true, True, config.loss) + adversarial(false, False, config.loss)
             for true, false in zip(*(critic(self._seen(each, coarse), label) for each in (real, made)), strict=True)

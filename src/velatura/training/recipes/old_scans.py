@@ -16,8 +16,9 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from pydantic import Field, field_validator
-from scipy.ndimage import grey_dilation
+from scipy.ndimage import gaussian_filter, grey_dilation
 from torch import Tensor
 
 from velatura.errors import InputError
@@ -62,6 +63,7 @@ HELD_OUT_SEED = 2004  # of how held-out photographs are worn
 CLEAN = Wear(lens=0, printed=0, faded=0, damaged=0, copied=(0, 0, 0, 0), scanned=0)
 LINES = ("scratches", "hairs", "dust", "creases", "tears", "ink")
 AREAS = ("holes", "patches")
+DECOYS = (0.7, 1.5)  # pixels: how soft lines are that belong to the picture
 # There is noise on every scan that is measured: PSNR of one that nothing has happened to would be infinite.
 NOISY = replace(OLD, faded=0, damaged=0, copied=(1, *OLD.copied[1:]))
 # A film full of scratches, a night sky of dust: damage of one or two families, again and again.
@@ -89,6 +91,8 @@ class ScansConfig(TrainConfig):
     wear: Literal["scan", "paper"] = Field("scan", description="as old scans are worn, or as in Wan et al. 2020")
     unseen: tuple[str, ...] = Field(("cracks",), description="families of damage that are never trained on")
     heavy: float = Field(0, ge=0, le=1, description="share of the worn patches with far more damage than the others")
+    smallest: float = Field(1, gt=0, le=1, description="share of their size that photographs are reduced to at most")
+    decoys: float = Field(0, ge=0, le=1, description="share of the patches with lines and specks that are no damage")
 
     @field_validator("unseen")
     @classmethod
@@ -126,8 +130,12 @@ class Grounds:
         """Draw one patch (patch, patch, 3), each of all possible ones of a set with the same chance, in eight turns."""
         shares = np.array([share for share, _ in self.sets])
         chosen = int(rng.choice(len(shares), p=shares / shares.sum()))
-        (place,) = draw_places(self._sizes[chosen], rng, 1, self.config.patch, 1)
-        return place.cut(self.sets[chosen][1][place.index])
+        sizes, side = self._sizes[chosen], self.config.patch
+        if self.config.smallest < 1:
+            larger = round(side / rng.uniform(self.config.smallest, 1))
+            side = max(side, min(larger, int(sizes.min(1).max())))
+        (place,) = draw_places(sizes, rng, 1, side, 1)
+        return _reduced(place.cut(self.sets[chosen][1][place.index]), self.config.patch)
 
     def scan(self, rng: np.random.Generator) -> Worn:
         """Draw a patch and wear it, or leave it clean."""
@@ -157,6 +165,8 @@ def seen(config: ScansConfig) -> tuple[str, ...]:
 def wear_one(config: ScansConfig, image: NDArray[np.uint8], rng: np.random.Generator) -> Worn:
     """Wear an image as the settings say, or leave it clean."""
     unit = image.astype(np.float32) / np.float32(255)
+    if config.decoys and rng.random() < config.decoys:
+        unit = _with_decoys(unit, rng)
     if rng.random() < config.clean:
         return old_scan(unit, rng, CLEAN, seen(config))
     if config.wear == "scan":
@@ -231,6 +241,18 @@ def eight_bit(image: NDArray[np.floating] | Tensor) -> NDArray[np.uint8]:
 def sheet(columns: Sequence[Sequence[NDArray[np.floating] | Tensor]], side: int) -> NDArray[np.uint8]:
     """Put the middles of images side by side: a row per image, a column per state, two rows abreast."""
     return contact_sheet([[eight_bit(image) for image in column] for column in columns], side)
+
+
+def _reduced(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    if len(image) == side:
+        return image
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS))
+
+
+def _with_decoys(image: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Lay wires, twigs and specks into the picture itself, as soft as a lens makes them, below all that wears it."""
+    drawn, _, _ = damaged(image, rng, LINES, int(rng.integers(1, 3)))
+    return gaussian_filter(drawn, (*[rng.uniform(*DECOYS)] * 2, 0)).astype(np.float32)
 
 
 def _as_in_the_paper(image: NDArray[np.float32], rng: np.random.Generator, families: Sequence[str]) -> Worn:
