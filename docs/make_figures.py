@@ -14,6 +14,7 @@ docs/images/stylize-sheet.jpg    photographs across, styles down, in one pass
 docs/images/stylize-beside.jpg   one pass beside optimisation
 docs/images/generate.jpg         draws of every model, of every class
 docs/images/imagine.jpg          six sentences, draws of each
+docs/images/imagine-emoji.jpg    names of emoji, draws of each
 docs/images/imagine-between.jpg  from one sentence to another; sentences of what nobody has seen
 docs/images/imagine-styles.jpg   sentences in the styles of pictures
 
@@ -231,6 +232,12 @@ def imagined() -> Image.Image:
     return strips({text: task(text, count=8, seed=1).pictures for text in SENTENCES})
 
 
+def emoji() -> Image.Image:
+    """The first eight draws of some names of emoji, the last two of which were never trained on."""
+    task = Imagine.from_pretrained("emoji")
+    return strips({text: task(text, count=8, seed=1).pictures for text in EMOJI})
+
+
 def between() -> Image.Image:
     """Ways from one sentence to another, each of one noise; then draws of what nobody has seen."""
     task = Imagine.from_pretrained()
@@ -254,11 +261,11 @@ def strips(rows: dict[str, Sequence[Picture]]) -> Image.Image:
 
 
 def generated() -> Image.Image:
-    """The first eight draws of every model, and of every class where there are some, none of them chosen."""
+    """The first eight draws of every model, and of four classes where there are some, none of the draws chosen."""
     rows = []
     for name in Generate.models():
         task = Generate.from_pretrained(name)
-        for kind in task.classes or (None,):
+        for kind in task.classes[:: max(len(task.classes) // 4, 1)][:4] or (None,):
             drawn = np.hstack([picture.pixels for picture in task(8, seed=1, class_name=kind).pictures])
             colours = np.broadcast_to(drawn, (*drawn.shape[:2], 3))
             rows.append({f"{name}, {kind}" if kind else name: colours.repeat(2, 0).repeat(2, 1)})
@@ -308,6 +315,8 @@ WAYS = (
     ("a white flower with a yellow centre", "a red flower"),
     ("a purple daisy-like flower with long petals", "an orange flower with ruffled petals"),
 )
+EMOJI = ("grinning face", "woman office worker", "green square", "bus stop", "red heart", "grapes")
+EMOJI += ("blue circle", "fire")
 UNHEARD_OF = ("a blue sunflower", "a green rose", "a red dandelion", "a brown lotus")
 OTHERS = {
     "upscale-models.jpg": lambda: enlarged(CLEAN),
@@ -321,6 +330,7 @@ OTHERS = {
     "stylize-beside.jpg": beside,
     "generate.jpg": generated,
     "imagine.jpg": imagined,
+    "imagine-emoji.jpg": emoji,
     "imagine-between.jpg": between,
     "imagine-styles.jpg": in_styles,
 }

@@ -108,6 +108,19 @@ def test_larger_sizes_learn_from_fewer_photographs(make, tmp_path: Path, kind: s
     assert {"start.expand", "levels.0.enter", "levels.1.enter"} <= moved
 
 
+def test_the_largest_sizes_may_stand_still(make, tmp_path: Path):
+    recipe = make("still=1")
+    before = {name: p.clone() for name, p in recipe.networks["lapgan"].named_parameters()}
+    train(recipe, tmp_path / "run", quiet=True)
+    moved = {name[:8] for name, p in recipe.networks["lapgan"].named_parameters() if (p != before[name]).any()}
+    assert "levels.0" in moved
+    assert "levels.1" not in moved
+    judges = recipe.networks["discriminator"].judges
+    assert [all(p.requires_grad for p in judge.parameters()) for judge in judges] == [True, True, False]
+    with pytest.raises(InputError, match="no level is left that learns"):
+        make("still=2")
+
+
 def test_jitter_is_of_each_images_own_strength(make):
     torch.manual_seed(0)
     image = torch.full((200, 3, 8, 8), 0.5)

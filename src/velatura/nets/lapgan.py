@@ -151,7 +151,12 @@ class LAPGAN(nn.Module):
         self.start.begin(images, label)
 
     def forward(
-        self, z: Tensor, label: Tensor | None = None, given: Sequence[Tensor] = (), encoded: Tensor | None = None
+        self,
+        z: Tensor,
+        label: Tensor | None = None,
+        given: Sequence[Tensor] = (),
+        encoded: Tensor | None = None,
+        levels: int | None = None,
     ) -> PyramidSample:
         """Make images of all sizes.
 
@@ -166,6 +171,8 @@ class LAPGAN(nn.Module):
             of a size, a level makes as many: of the first latents and classes.
         encoded : Tensor, (N, channels, start, start), optional
             What a start that is a VAE encodes, if not the smallest image given.
+        levels : int, optional
+            How many times the smallest image is doubled; else as often as the pyramid can.
 
         Returns
         -------
@@ -177,7 +184,7 @@ class LAPGAN(nn.Module):
             encoded = given[0]
         made, posterior = self.smallest(z, label, encoded)
         images = [made]
-        for i, (level, noise) in enumerate(zip(self.levels, noises, strict=True)):
+        for i, (level, noise) in enumerate(list(zip(self.levels, noises, strict=True))[:levels]):
             coarse = enlarge(given[i] if i < len(given) else images[i])
             many = len(coarse)
             own = None if label is None else label[:many]
@@ -254,7 +261,7 @@ class LAPGANDiscriminator(nn.Module):
         seen : sequence of Tensor of float32
             From the smallest size up, 0..1: images (N, channels, S, S), or, but for the start, beside the enlarged
             coarse image: (N, 2 channels, S, S). Where images alone are given, the coarse one is the one before. There
-            may be fewer of a size than of the one before.
+            may be fewer of a size than of the one before, and of the largest sizes none.
         label : Tensor of int64, (N,), optional
             Of the smallest; the first of them are those of the others.
 
@@ -271,7 +278,7 @@ class LAPGANDiscriminator(nn.Module):
         ]
         wanted = pairs if self.judges_start else pairs[1:]
         labels = [None if label is None else label[: len(pair)] for pair in wanted]
-        return [judge(pair, own) for judge, pair, own in zip(self.judges, wanted, labels, strict=True)]
+        return [judge(pair, own) for judge, pair, own in zip(self.judges, wanted, labels, strict=False)]
 
 
 def enlarge(image: Tensor) -> Tensor:

@@ -93,8 +93,10 @@ def frozen(network: nn.Module) -> Iterator[None]:
     >>> layer.weight.requires_grad
     True
     """
+    learning = [weights for weights in network.parameters() if weights.requires_grad]
     network.requires_grad_(False)
     try:
         yield
     finally:
-        network.requires_grad_(True)
+        for weights in learning:
+            weights.requires_grad_(True)

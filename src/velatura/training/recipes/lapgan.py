@@ -81,6 +81,7 @@ class LAPGANConfig(TrainConfig):
     penalty_every: int = Field(8, ge=1, description="steps between penalties, each as much stronger")
     augmented: bool = Field(True, description="change what the discriminators see at random")
     share: float = Field(1.0, gt=0, le=1, description="of a size's batch: how much of it the next larger one has")
+    still: int = Field(0, ge=0, description="how many of the largest sizes stand still, while smaller ones learn")
     jitter: float = Field(0.0, ge=0, le=1, description="largest noise in the coarse images that levels learn from")
     beta: float = Field(1.0, ge=0, description="of a VAE's divergence from the prior; 1 is the bound itself")
     features: str = Field("velatura", description="what images are compared in: velatura, a file, or nothing at all")
@@ -89,6 +90,8 @@ class LAPGANConfig(TrainConfig):
     def _levels_alone(self) -> LAPGANConfig:
         if self.levels and self.start_kind != "vae":
             raise ValueError("levels are kept for a VAE start; a GAN start learns with its levels: start_kind=vae")
+        if self.start_size << self.still >= self.size:
+            raise ValueError(f"still={self.still}: no level is left that learns, from {self.start_size} to {self.size}")
         return self
 
 
@@ -183,6 +186,9 @@ class TrainLAPGAN:
             classes=len(config.classes),
             judges_start=config.start_kind == "gan",
         )
+        if config.still:
+            net.levels[-config.still :].requires_grad_(False)
+            self.networks["discriminator"].judges[-config.still :].requires_grad_(False)
 
     @cached_property
     def pictures(self) -> Labelled:
@@ -238,7 +244,8 @@ class TrainLAPGAN:
         config = self.config
         image, classes, z = batch
         label = classes if config.classes else None
-        real = [each[: self._many(i, len(image))] for i, each in enumerate(pyramid(image, config.start_size))]
+        halved = pyramid(image, config.start_size)
+        real = [each[: self._many(i, len(image))] for i, each in enumerate(halved[: len(halved) - config.still])]
         first, second = z.chunk(2)
         if config.levels:
             return self._start_alone(training, second, label, real[0])
@@ -246,7 +253,7 @@ class TrainLAPGAN:
         coarse = [self._jittered(each[: len(larger)]) for each, larger in pairwise(real)]
         net, critic = training.networks["lapgan"], training.networks["discriminator"]
         with torch.no_grad():
-            made = net(first, label, coarse, real[0]).images
+            made = net(first, label, coarse, real[0], len(coarse)).images
         parts = [
             adversarial(true, True, config.loss) + adversarial(false, False, config.loss)
             for true, false in zip(*(critic(self._seen(each, coarse), label) for each in (real, made)), strict=True)
@@ -273,7 +280,7 @@ class TrainLAPGAN:
     ) -> dict[str, Tensor]:
         """Descend what the discriminators hold against the generators' images, and a VAE's bound."""
         config, net, critic = self.config, training.networks["lapgan"], training.networks["discriminator"]
-        images, posterior = net(z, label, coarse, real[0])
+        images, posterior = net(z, label, coarse, real[0], len(coarse))
         judged = critic(self._seen(images, coarse), label)
         follow = [adversarial(each, True, config.loss, critic=False) for each in judged]
         total = torch.stack(follow).sum()
