@@ -121,6 +121,18 @@ def test_the_largest_sizes_may_stand_still(make, tmp_path: Path):
         make("still=2")
 
 
+def test_the_mean_of_the_draws_is_learned(make, tmp_path: Path):
+    """Draws may vary as they like: only their mean is held to the photograph."""
+    real = torch.full((4000,), 0.3)
+    one, other = 0.5 + torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
+    assert float(lapgan.mean_error(one, other, real)) == pytest.approx(0.04, abs=0.05)
+    one.requires_grad_()
+    lapgan.mean_error(one, other, real).backward()
+    assert float(4000 * one.grad.mean()) == pytest.approx(float((other - real).mean()), rel=1e-3)
+    train(make("mean=10"), tmp_path / "run", quiet=True)
+    assert "train/mean" in (tmp_path / "run" / "log.csv").read_text().split("\n")[0]
+
+
 def test_jitter_is_of_each_images_own_strength(make):
     torch.manual_seed(0)
     image = torch.full((200, 3, 8, 8), 0.5)

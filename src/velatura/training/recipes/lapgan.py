@@ -9,8 +9,9 @@ there: both pyramids then differ in their start and in nothing else.
 
 Differs from the paper: the discriminators are held by a penalty on their slope at photographs (Mescheder et al. 2018,
 arXiv 1801.04406, equation 9: R1) and see an image and its enlarged coarse one changed at random alike (Zhao et al.
-2020, arXiv 2006.10738), because there are few photographs; the generators measured are a running average. A VAE of the
-start pays for the logarithm of each image's mean squared error (Rybkin et al. 2021, arXiv 2006.13202).
+2020, arXiv 2006.10738), because there are few photographs; a level may be told how far the mean of its draws is from
+the photograph (``mean``), which discriminators teach slowly; the generators measured are a running average. A VAE of
+the start pays for the logarithm of each image's mean squared error (Rybkin et al. 2021, arXiv 2006.13202).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from velatura.errors import InputError
 from velatura.losses import adversarial
 from velatura.metrics.realism import kernel_distance, velatura_features
 from velatura.metrics.report import bootstrap
-from velatura.nets.lapgan import LAPGAN, LAPGANDiscriminator, enlarge, pyramid
+from velatura.nets.lapgan import LAPGAN, STRONGER, LAPGANDiscriminator, enlarge, pyramid
 from velatura.nets.masked_encoder import Posterior
 from velatura.perceptual import load_features
 from velatura.training import data
@@ -82,6 +83,7 @@ class LAPGANConfig(TrainConfig):
     augmented: bool = Field(True, description="change what the discriminators see at random")
     share: float = Field(1.0, gt=0, le=1, description="of a size's batch: how much of it the next larger one has")
     still: int = Field(0, ge=0, description="how many of the largest sizes stand still, while smaller ones learn")
+    mean: float = Field(0.0, ge=0, description="weight of how far the mean of all draws is from the photograph")
     jitter: float = Field(0.0, ge=0, le=1, description="largest noise in the coarse images that levels learn from")
     beta: float = Field(1.0, ge=0, description="of a VAE's divergence from the prior; 1 is the bound itself")
     features: str = Field("velatura", description="what images are compared in: velatura, a file, or nothing at all")
@@ -270,21 +272,34 @@ class TrainLAPGAN:
         slope = descend_critic(training, loss, penalty, config, step)
 
         with frozen(judge):
-            figures = self._follow(training, second, label, real, coarse)
+            figures = self._follow(training, second, label, real, coarse, made)
         sizes = [f"critic{each.shape[-1]}" for each in real][-len(parts) :]
         figures |= {**dict(zip(sizes, parts, strict=True)), "slope": slope}
         return {name: value.detach() for name, value in figures.items()}
 
     def _follow(
-        self, training: Training, z: Tensor, label: Tensor | None, real: list[Tensor], coarse: list[Tensor]
+        self,
+        training: Training,
+        z: Tensor,
+        label: Tensor | None,
+        real: list[Tensor],
+        coarse: list[Tensor],
+        others: list[Tensor],
     ) -> dict[str, Tensor]:
-        """Descend what the discriminators hold against the generators' images, and a VAE's bound."""
+        """Descend what the discriminators hold against the generators' images, and a VAE's bound.
+
+        `others` are draws on the same coarse images.
+        """
         config, net, critic = self.config, training.networks["lapgan"], training.networks["discriminator"]
         images, posterior = net(z, label, coarse, real[0], len(coarse))
         judged = critic(self._seen(images, coarse), label)
         follow = [adversarial(each, True, config.loss, critic=False) for each in judged]
         total = torch.stack(follow).sum()
         figures = {"generator": torch.stack(follow).mean()}
+        if config.mean:
+            levels = zip(images[1:], others[1:], real[1:], strict=True)
+            figures["mean"] = torch.stack([mean_error(*level) for level in levels]).mean()
+            total = total + config.mean * STRONGER**2 * len(coarse) * figures["mean"]
         if posterior is not None:
             figures |= self._bound(images[0], real[0], posterior)
             total = total + figures["bound"]
@@ -405,6 +420,20 @@ class TrainLAPGAN:
 
     def _features_of(self, image: Tensor, side: int) -> Tensor:
         return velatura_features(self.features, _bicubic(_bicubic(image, side), max(side, AT_LEAST)))
+
+
+def mean_error(one: Tensor, other: Tensor, real: Tensor) -> Tensor:
+    """Squared error of the mean of all draws, estimated without bias from two of them: what they vary by costs nothing.
+
+    With a gradient by the first alone, which is half of the whole one.
+
+    Examples
+    --------
+    >>> draws = torch.randn(2, 100_000, generator=torch.Generator().manual_seed(0)) + 3
+    >>> round(float(mean_error(*draws, torch.tensor(1.0))), 1)
+    4.0
+    """
+    return ((one - real) * (other.detach() - real)).mean()
 
 
 def _levels_of(spec: str, net: LAPGAN) -> dict[str, Tensor]:
