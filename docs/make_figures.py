@@ -23,7 +23,7 @@ docs/images/imagine-styles.jpg   sentences in the styles of pictures
 
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -254,7 +254,7 @@ def in_styles() -> Image.Image:
     return strips({f"{text}: the styles": given, **drawn})
 
 
-def strips(rows: dict[str, Sequence[Picture]]) -> Image.Image:
+def strips(rows: Mapping[str, Sequence[Picture]]) -> Image.Image:
     """Rows of small pictures, twice their size, each row under its text."""
     joined = [{text: np.hstack([one.pixels for one in row]).repeat(2, 0).repeat(2, 1)} for text, row in rows.items()]
     return contact_sheet(joined, width=1024, text=15)
