@@ -12,7 +12,7 @@ docs/images/restore.jpg          photographs worn by the code, what was found on
 docs/images/restore-faces.jpg    a face out of focus, restored without and with the refiner of faces
 docs/images/stylize-sheet.jpg    photographs across, styles down, in one pass
 docs/images/stylize-beside.jpg   one pass beside optimisation
-docs/images/generate.jpg         draws of every model, of every class
+docs/images/generate.jpg         draws of every model, of four classes
 docs/images/imagine.jpg          six sentences, draws of each
 docs/images/imagine-emoji.jpg    names of emoji, draws of each
 docs/images/imagine-between.jpg  from one sentence to another; sentences of what nobody has seen
@@ -315,8 +315,16 @@ WAYS = (
     ("a white flower with a yellow centre", "a red flower"),
     ("a purple daisy-like flower with long petals", "an orange flower with ruffled petals"),
 )
-EMOJI = ("grinning face", "woman office worker", "green square", "bus stop", "red heart", "grapes")
-EMOJI += ("blue circle", "fire")
+EMOJI = (
+    "grinning face",
+    "woman office worker",
+    "green square",
+    "bus stop",
+    "red heart",
+    "grapes",
+    "blue circle",
+    "fire",
+)
 UNHEARD_OF = ("a blue sunflower", "a green rose", "a red dandelion", "a brown lotus")
 OTHERS = {
     "upscale-models.jpg": lambda: enlarged(CLEAN),

@@ -184,7 +184,7 @@ class LAPGAN(nn.Module):
             encoded = given[0]
         made, posterior = self.smallest(z, label, encoded)
         images = [made]
-        for i, (level, noise) in enumerate(list(zip(self.levels, noises, strict=True))[:levels]):
+        for i, (level, noise) in enumerate(zip(self.levels[:levels], noises[:levels], strict=True)):
             coarse = enlarge(given[i] if i < len(given) else images[i])
             many = len(coarse)
             own = None if label is None else label[:many]
@@ -277,8 +277,9 @@ class LAPGANDiscriminator(nn.Module):
             for i, image in enumerate(seen)
         ]
         wanted = pairs if self.judges_start else pairs[1:]
+        judges = self.judges[: len(wanted)]
         labels = [None if label is None else label[: len(pair)] for pair in wanted]
-        return [judge(pair, own) for judge, pair, own in zip(self.judges, wanted, labels, strict=False)]
+        return [judge(pair, own) for judge, pair, own in zip(judges, wanted, labels, strict=True)]
 
 
 def enlarge(image: Tensor) -> Tensor:
