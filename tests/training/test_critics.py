@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from velatura.training.critics import frozen, r1
+from velatura.training.critics import augment, frozen, r1
 
 
 def test_r1_of_several_images_is_the_sum_of_their_squared_slopes():
@@ -25,3 +25,36 @@ def test_frozen_ends_with_an_error_too():
     with pytest.raises(ZeroDivisionError):
         fail()
     assert layer.weight.requires_grad
+
+
+def test_augmenting_moves_by_whole_pixels_and_cuts_a_quarter():
+    torch.manual_seed(0)
+    image = torch.full((64, 1, 32, 32), 0.5)
+    changed = augment(image)
+    black = (changed == 0).float().mean((1, 2, 3))
+    assert float(black.max()) < 0.25 + 2 * 0.125 + 0.02
+    assert 0.1 < float(black.mean()) < 0.35
+    left = changed[changed != 0]
+    assert float(left.min()) >= 0.25
+    assert float(left.max()) <= 0.75
+    assert all(len(one[one != 0].unique()) <= 2 for one in changed)
+
+
+def test_augmenting_has_a_gradient_and_follows_the_seed():
+    image = torch.rand(4, 3, 32, 32, requires_grad=True)
+    torch.manual_seed(1)
+    one = augment(image)
+    torch.manual_seed(1)
+    assert torch.equal(one, augment(image))
+    one.sum().backward()
+    assert all(float(gradient.abs().sum()) > 0 for gradient in image.grad)
+
+
+def test_without_tones_every_pixel_stays_or_is_black():
+    torch.manual_seed(0)
+    image = 0.2 + torch.rand(6, 3, 16, 16)
+    changed = augment(image, tones=False)
+    assert all(
+        set(after[after > 0].tolist()) <= set(one.flatten().tolist()) for one, after in zip(image, changed, strict=True)
+    )
+    assert (changed == 0).any()

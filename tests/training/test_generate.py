@@ -7,6 +7,7 @@ import torch
 from lightning.fabric import Fabric
 from torch.distributions import Normal, kl_divergence
 
+from velatura.errors import InputError
 from velatura.nets.features import Features
 from velatura.nets.masked_encoder import Posterior
 from velatura.training import checkpoint, export, recipes
@@ -183,40 +184,20 @@ def test_a_discriminator_learns(make):
     assert np.mean(said[-4:]) < 0.7 * said[0]
 
 
+def test_a_second_discriminator_looks_through_features(make):
+    recipe = make("dcgan-faces", "projected=2", "projected_rate=3e-3", "learning_rate=1e-6")
+    training, said = training_of(recipe), []
+    for step in range(16):
+        torch.manual_seed(step)
+        said.append(recipe.step(training, recipe.batch(step, 0), step))
+    assert float(said[-1]["projected"]) < 0.95 * float(said[0]["projected"])
+    assert float(said[0]["whole"]) != 0
+    assert all(p.requires_grad for p in recipe.networks["projected"].parameters())
+    with pytest.raises(InputError, match="features= names none"):
+        make("dcgan-faces", "projected=2", "features=")
+
+
 # --- helpers ----------------------------------------------------------------------------------------------------------
-
-
-def test_augmenting_moves_by_whole_pixels_and_cuts_a_quarter():
-    torch.manual_seed(0)
-    image = torch.full((64, 1, 32, 32), 0.5)
-    changed = generate.augment(image)
-    black = (changed == 0).float().mean((1, 2, 3))
-    assert float(black.max()) < 0.25 + 2 * 0.125 + 0.02
-    assert 0.1 < float(black.mean()) < 0.35
-    left = changed[changed != 0]
-    assert float(left.min()) >= 0.25
-    assert float(left.max()) <= 0.75
-    assert all(len(one[one != 0].unique()) <= 2 for one in changed)
-
-
-def test_augmenting_has_a_gradient_and_follows_the_seed():
-    image = torch.rand(4, 3, 32, 32, requires_grad=True)
-    torch.manual_seed(1)
-    one = generate.augment(image)
-    torch.manual_seed(1)
-    assert torch.equal(one, generate.augment(image))
-    one.sum().backward()
-    assert all(float(gradient.abs().sum()) > 0 for gradient in image.grad)
-
-
-def test_without_tones_every_pixel_stays_or_is_black():
-    torch.manual_seed(0)
-    image = 0.2 + torch.rand(6, 3, 16, 16)
-    changed = generate.augment(image, tones=False)
-    assert all(
-        set(after[after > 0].tolist()) <= set(one.flatten().tolist()) for one, after in zip(image, changed, strict=True)
-    )
-    assert (changed == 0).any()
 
 
 def test_interpolations_stay_on_the_sphere():

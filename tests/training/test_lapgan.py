@@ -134,17 +134,17 @@ def test_the_mean_of_the_draws_is_learned(make, tmp_path: Path):
 
 
 def test_a_projected_discriminator_judges_whole_samples(make, tmp_path: Path):
-    recipe = make("whole=1", "whole_batch=3")
+    recipe = make("projected=1", "projected_batch=3")
     before = {name: p.clone() for name, p in recipe.networks["projected"].named_parameters()}
     train(recipe, tmp_path / "run", quiet=True)
     assert any((p != before[name]).any() for name, p in recipe.networks["projected"].named_parameters())
     assert {"train/whole", "train/projected"} < set(
         (tmp_path / "run" / "log.csv").read_text().split("\n")[0].split(",")
     )
-    with pytest.raises(InputError, match=r"whole=1\.0.*features"):
-        make("whole=1", "features=")
-    with pytest.raises(InputError, match=r"whole=1\.0.*without levels"):
-        make("whole=1", "start_kind=vae", "levels=lapgan-scenes")
+    with pytest.raises(InputError, match=r"projected=1\.0.*features"):
+        make("projected=1", "features=")
+    with pytest.raises(InputError, match=r"projected=1\.0.*without levels"):
+        make("projected=1", "start_kind=vae", "levels=lapgan-scenes")
 
 
 def test_jitter_is_of_each_images_own_strength(make):

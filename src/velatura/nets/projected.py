@@ -4,8 +4,8 @@ Paper: Sauer, Chitta, Müller, Geiger, "Projected GANs Converge Faster", 2021 (a
 a discriminator of pixels learns for hours is there from the first step, so it teaches a generator sooner.
 
 Differs from the paper: the features are `velatura.nets.features`, not ImageNet's EfficientNet; every map is mixed
-across its channels at random, and the scales are not mixed with each other; a class is a projection (Miyato and Koyama
-2018, arXiv 1802.05637).
+across its channels at random, and the scales are not mixed with each other; a class or a sentence is a projection
+(Miyato and Koyama 2018, arXiv 1802.05637).
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ class ProjectedDiscriminator(nn.Module):
     width : int
         Channels of its own.
     classes : int
-        How many; 0 = unconditional.
+        How many; 0 = unconditional, or on sentences.
+    text_size : int
+        Numbers of a sentence; 0 = there are none.
 
     Examples
     --------
@@ -42,9 +44,9 @@ class ProjectedDiscriminator(nn.Module):
     [(3, 8, 8), (3, 4, 4)]
     """
 
-    def __init__(self, channels: Mapping[str, int], width: int = 64, classes: int = 0) -> None:
+    def __init__(self, channels: Mapping[str, int], width: int = 64, classes: int = 0, text_size: int = 0) -> None:
         super().__init__()
-        self.heads = nn.ModuleDict({name: _Head(many, width, classes) for name, many in channels.items()})
+        self.heads = nn.ModuleDict({name: _Head(many, width, classes, text_size) for name, many in channels.items()})
 
     def forward(self, maps: Mapping[str, Tensor], label: Tensor | None = None) -> list[Tensor]:
         """Judge.
@@ -53,8 +55,8 @@ class ProjectedDiscriminator(nn.Module):
         ----------
         maps : mapping of str to Tensor, (N, channels, H, W)
             About standardised, as `velatura.nets.features.Features` gives them.
-        label : Tensor of int64, (N,), optional
-            Numbers of classes, if there are any.
+        label : Tensor, optional
+            Numbers of classes, (N,), int64; or sentences, (N, text_size).
 
         Returns
         -------
@@ -69,15 +71,16 @@ class _Head(nn.Module):
 
     mixing: Tensor
 
-    def __init__(self, channels: int, width: int, classes: int) -> None:
+    def __init__(self, channels: int, width: int, classes: int, text_size: int) -> None:
         super().__init__()
         # Mixed at random and for ever: a judge that may choose its channels would soon look at a few (section 3.2).
         self.register_buffer("mixing", torch.randn(2 * width, channels, 1, 1) / channels**0.5)
         self.enter = spectral_norm(nn.Conv2d(2 * width, width, 3, padding=1))
         self.inner = spectral_norm(nn.Conv2d(width, width, 3, padding=1))
         self.score = spectral_norm(nn.Conv2d(width, 1, 1))
-        self.name = nn.Embedding(classes, width) if classes else None
-        if self.name is not None:
+        self.name: nn.Embedding | nn.Linear | None = None
+        if classes or text_size:
+            self.name = nn.Embedding(classes, width) if classes else nn.Linear(text_size, width, bias=False)
             nn.init.zeros_(self.name.weight)
 
     def forward(self, x: Tensor, label: Tensor | None) -> Tensor:

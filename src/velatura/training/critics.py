@@ -1,4 +1,4 @@
-"""What recipes with a discriminator share: its turn, the penalty on its slope, and the generator's turn after it."""
+"""What recipes with a discriminator share: what it is shown, its turn, its penalty, the generator's turn after it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor, nn
 
+from velatura.losses import adversarial
+from velatura.nets.features import Features
+from velatura.nets.projected import ProjectedDiscriminator
+
 if TYPE_CHECKING:  # measuring a network needs no Lightning
     from velatura.training.loop import Training
 
-__all__ = ["Penalized", "descend_critic", "frozen", "r1"]
+__all__ = ["Penalized", "ProjectedCritic", "augment", "descend_critic", "frozen", "r1"]
+
+SHIFT, CUT = 1 / 8, 1 / 2  # of the side: Zhao et al. 2020, section 3.2
+LOOKED_AT = ("stride4", "stride8", "stride16")  # layers of the features that a projected discriminator sees
 
 
 class Penalized(Protocol):
@@ -100,3 +107,124 @@ def frozen(network: nn.Module) -> Iterator[None]:
     finally:
         for weights in learning:
             weights.requires_grad_(True)
+
+
+class ProjectedCritic:
+    """A second discriminator, which looks through our features: its turn, and the generator's.
+
+    Sauer, Chitta, Müller, Geiger, "Projected GANs Converge Faster", 2021 (arXiv 2111.01007), with the hinge loss. A
+    distance in these features then flatters the generator: look at that of another network, too.
+
+    Parameters
+    ----------
+    features : Features
+        What it looks through; they stay as they are.
+    classes, text_size : int
+        As of `velatura.nets.projected.ProjectedDiscriminator`.
+
+    Attributes
+    ----------
+    network : ProjectedDiscriminator
+        To be the network ``projected`` of a recipe.
+    """
+
+    def __init__(self, features: nn.Module, classes: int = 0, text_size: int = 0) -> None:
+        self.features = features
+        channels = {name: Features.CHANNELS[name] for name in LOOKED_AT}
+        self.network = ProjectedDiscriminator(channels, classes=classes, text_size=text_size)
+
+    def descend(
+        self,
+        training: Training,
+        image: Tensor,
+        made: Tensor,
+        label: Tensor | None = None,
+        wrong: Tensor | None = None,
+        asked: Tensor | None = None,
+    ) -> Tensor:
+        """Let it learn to tell made images from photographs with their label, and from these photographs with others.
+
+        Parameters
+        ----------
+        training : Training
+        image, made : Tensor of float32, (N, C, H, W)
+        label : Tensor, optional
+            Classes or sentences of the photographs, and of what is made.
+        wrong : Tensor, optional
+            Such as do not fit the photographs: these are to be told from others, too.
+        asked : Tensor, optional
+            What was asked for, if not `label`.
+
+        Returns
+        -------
+        Tensor
+            Its loss, detached.
+        """
+        real, critic = self._maps(training, image), training.networks["projected"]
+        fake = self._maps(training, made)
+        judged = [(critic(real, label), True), (critic(fake, label if asked is None else asked), False)]
+        if wrong is not None:
+            judged.append((critic(real, wrong), False))
+        shares = {True: 1.0, False: 1 / (len(judged) - 1)}
+        loss = torch.stack([shares[is_real] * _hinge(logits, is_real) for logits, is_real in judged]).sum()
+        training.descend("projected", loss)
+        return loss.detach()
+
+    def follow(self, training: Training, made: Tensor, label: Tensor | None = None) -> Tensor:
+        """Give what the generator pays for its images."""
+        with frozen(self.network):
+            logits = training.networks["projected"](self._maps(training, made), label)
+        return -torch.stack([each.mean() for each in logits]).mean()
+
+    def _maps(self, training: Training, image: Tensor) -> dict[str, Tensor]:
+        with training.fabric.autocast():
+            return self.features(augment(image).expand(-1, 3, -1, -1), LOOKED_AT)  # grey as RGB
+
+
+def _hinge(logits: Sequence[Tensor], real: bool) -> Tensor:
+    return torch.stack([adversarial(each, real, "hinge") for each in logits]).mean()
+
+
+def augment(image: Tensor, tones: bool = True) -> Tensor:
+    """Change light, saturation, contrast and place of each image, and cut a square out: with a gradient.
+
+    Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", 2020 (arXiv 2006.10738), section 3.2.
+
+    Parameters
+    ----------
+    image : Tensor of float32, (N, C, H, W)
+        0..1.
+    tones : bool
+        Whether light, saturation and contrast change; without, only the place, and the square.
+
+    Returns
+    -------
+    Tensor
+        Of the same shape; black where nothing is left.
+    """
+    count, _, height, width = image.shape
+    device = image.device
+
+    def uniform() -> Tensor:
+        return torch.rand(count, 1, 1, 1, device=device)
+
+    if tones:
+        image = image + (uniform() - 0.5) / 2  # half of the paper's, whose images have the range -1..1
+        grey = image.mean(1, keepdim=True)
+        image = grey + 2 * uniform() * (image - grey)
+        mean = image.mean((1, 2, 3), keepdim=True)
+        image = mean + (0.5 + uniform()) * (image - mean)
+
+    rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
+    # Whole pixels, so that nothing is blurred; what comes from outside is black.
+    down, right = (((2 * uniform() - 1) * SHIFT * size).round().long().view(-1, 1) for size in (height, width))
+    y, x = rows + down, columns + right
+    inside = ((y >= 0) & (y < height))[:, None, :, None] & ((x >= 0) & (x < width))[:, None, None, :]
+    y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
+    moved = image[torch.arange(count, device=device)[:, None, None], :, y[:, :, None], x[:, None, :]]
+    image = moved.permute(0, 3, 1, 2) * inside
+
+    top, left = (uniform().view(-1, 1) * size - CUT / 2 * size for size in (height, width))
+    cut_rows = (rows >= top) & (rows < top + CUT * height)
+    cut_columns = (columns >= left) & (columns < left + CUT * width)
+    return image * ~(cut_rows[:, None, :, None] & cut_columns[:, None, None, :])

@@ -10,6 +10,7 @@ arXiv 1801.04406, equation 9: R1) and sees photographs and made images changed a
 are few of them (Zhao et al. 2020, arXiv 2006.10738); the generator measured is a running average. The VAE's error is
 the logarithm of each image's mean squared one (Rybkin et al. 2021, arXiv 2006.13202), to which a content loss may be
 added.
+With ``projected`` a second discriminator looks through our features (Sauer et al. 2021, arXiv 2111.01007).
 ``dcgan_paper.toml`` is DCGAN as printed, ``vae_paper.toml`` a plain VAE with squared error.
 """
 
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
@@ -34,7 +35,7 @@ from velatura.nets.masked_encoder import Posterior
 from velatura.nets.vae import VAE
 from velatura.ops.latents import great_circle
 from velatura.perceptual import load_features
-from velatura.training.critics import descend_critic, frozen, r1
+from velatura.training.critics import ProjectedCritic, augment, descend_critic, frozen, r1
 from velatura.training.muon import Muon
 from velatura.training.pictures import Pictures, PicturesConfig, contact_sheet
 from velatura.training.recipes import inpaint
@@ -47,14 +48,12 @@ __all__ = [
     "TrainDCGAN",
     "TrainVAE",
     "VAEConfig",
-    "augment",
     "interpolations",
 ]
 
 SHARED = 4  # pictures that have one hole, if the encoder has a basis
 SHOWN = 8  # images in a row of a sheet
 MEASURED = 256  # images that are made, and held-out ones, to be compared as sets
-SHIFT, CUT = 1 / 8, 1 / 2  # of the side: Zhao et al. 2020, section 3.2
 
 
 class _GeneratorConfig(PicturesConfig):
@@ -80,6 +79,16 @@ class DCGANConfig(_GeneratorConfig):
     penalty: float = Field(1.0, ge=0, description="weight gamma of R1; 0 = none")
     penalty_every: int = Field(8, ge=1, description="steps between penalties, each as much stronger")
     augmented: bool = Field(True, description="change what the discriminator sees at random")
+    projected: float = Field(
+        0.0, ge=0, description="weight of a second discriminator, which looks through our features"
+    )
+    projected_rate: float = Field(4e-4, gt=0, description="its learning rate")
+
+    @model_validator(mode="after")
+    def _fit(self) -> DCGANConfig:
+        if self.projected and not self.features:
+            raise ValueError(f"projected={self.projected}: it looks through features, and features= names none")
+        return self
 
 
 class VAEConfig(_GeneratorConfig):
@@ -173,12 +182,19 @@ class TrainDCGAN(_Pictured):
             "generator": Generator(**self.arguments),
             "discriminator": Discriminator(**critic),
         }
+        self.onlooker = ProjectedCritic(self.features) if config.projected else None
+        if self.onlooker:
+            self.networks["projected"] = self.onlooker.network
 
     def optimizers(self) -> dict[str, Optimizer]:
-        """Adam for both."""
+        """Adam for all."""
         config, betas = self.config, (self.config.beta1, 0.99 if self.config.form == "residual" else 0.999)
-        rates = {"generator": config.learning_rate, "discriminator": config.critic_rate}
-        return {name: Adam(self.networks[name].parameters(), lr=rate, betas=betas) for name, rate in rates.items()}
+        rates = {
+            "generator": config.learning_rate,
+            "discriminator": config.critic_rate,
+            "projected": config.projected_rate,
+        }
+        return {name: Adam(net.parameters(), lr=rates[name], betas=betas) for name, net in self.networks.items()}
 
     def begin(self) -> None:
         """Set the generator's principal components."""
@@ -211,10 +227,17 @@ class TrainDCGAN(_Pictured):
             training, loss, lambda: r1(lambda seen: judge(seen).sum(), [self._seen(image)]), config, step
         )
 
+        figures = {"discriminator": loss.detach(), "slope": slope}
+        if self.onlooker:
+            figures["projected"] = self.onlooker.descend(training, image, made)
         with frozen(judge):
-            follow = adversarial(critic(self._seen(generator(second))), True, config.loss, critic=False)
+            made = generator(second)
+            figures["generator"] = follow = adversarial(critic(self._seen(made)), True, config.loss, critic=False)
+            if self.onlooker:
+                figures["whole"] = self.onlooker.follow(training, made)
+                follow = follow + config.projected * figures["whole"]
             training.descend("generator", follow)
-        return {"discriminator": loss.detach(), "generator": follow.detach(), "slope": slope}
+        return {name: value.detach() for name, value in figures.items()}
 
     def held_out(self, network: nn.Module) -> dict[str, float]:
         """Kernel distance between generated and held-out pictures."""
@@ -367,51 +390,6 @@ class TrainVAE(_Pictured):
         if self.config.error == "log":
             return inpaint.log_error(error).mean()
         return error.square().mean() if self.config.error == "squared" else error.abs().mean()
-
-
-def augment(image: Tensor, tones: bool = True) -> Tensor:
-    """Change light, saturation, contrast and place of each image, and cut a square out: with a gradient.
-
-    Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", 2020 (arXiv 2006.10738), section 3.2.
-
-    Parameters
-    ----------
-    image : Tensor of float32, (N, C, H, W)
-        0..1.
-    tones : bool
-        Whether light, saturation and contrast change; without, only the place, and the square.
-
-    Returns
-    -------
-    Tensor
-        Of the same shape; black where nothing is left.
-    """
-    count, _, height, width = image.shape
-    device = image.device
-
-    def uniform() -> Tensor:
-        return torch.rand(count, 1, 1, 1, device=device)
-
-    if tones:
-        image = image + (uniform() - 0.5) / 2  # half of the paper's, whose images have the range -1..1
-        grey = image.mean(1, keepdim=True)
-        image = grey + 2 * uniform() * (image - grey)
-        mean = image.mean((1, 2, 3), keepdim=True)
-        image = mean + (0.5 + uniform()) * (image - mean)
-
-    rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
-    # Whole pixels, so that nothing is blurred; what comes from outside is black.
-    down, right = (((2 * uniform() - 1) * SHIFT * size).round().long().view(-1, 1) for size in (height, width))
-    y, x = rows + down, columns + right
-    inside = ((y >= 0) & (y < height))[:, None, :, None] & ((x >= 0) & (x < width))[:, None, None, :]
-    y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
-    moved = image[torch.arange(count, device=device)[:, None, None], :, y[:, :, None], x[:, None, :]]
-    image = moved.permute(0, 3, 1, 2) * inside
-
-    top, left = (uniform().view(-1, 1) * size - CUT / 2 * size for size in (height, width))
-    cut_rows = (rows >= top) & (rows < top + CUT * height)
-    cut_columns = (columns >= left) & (columns < left + CUT * width)
-    return image * ~(cut_rows[:, None, :, None] & cut_columns[:, None, None, :])
 
 
 def interpolations(first: Tensor, second: Tensor, count: int) -> Tensor:

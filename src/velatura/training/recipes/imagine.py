@@ -8,7 +8,8 @@ Differs from the papers: hinge loss, a penalty on the discriminator's slope (Mes
 changed at random before it sees them (Zhao et al. 2020); the generator measured is a running average; half of the
 generator's sentences are interpolated in place of a second term for as many more, and the discriminator sees what is
 made of these, too: else one picture that it was never shown passes for all of them; some wrong sentences are the right
-one with another colour. ``imagine_paper.toml`` leaves out what can be left out.
+one with another colour. With ``projected`` a second discriminator looks through our features (Sauer et al. 2021, arXiv
+2111.01007). ``imagine_paper.toml`` leaves out what can be left out.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ from velatura.ops.color_names import petal_colors
 from velatura.perceptual import load_features
 from velatura.training import captions, data
 from velatura.training.captions import Captioned
-from velatura.training.critics import descend_critic, frozen, r1
+from velatura.training.critics import ProjectedCritic, augment, descend_critic, frozen, r1
 from velatura.training.pictures import contact_sheet
 from velatura.training.recipe import TrainConfig
-from velatura.training.recipes.generate import augment, kernel_distance
+from velatura.training.recipes.generate import kernel_distance
 
 if TYPE_CHECKING:  # measuring a network needs no Lightning
     from velatura.training.loop import Training
@@ -120,6 +121,10 @@ class ImagineConfig(_WordsConfig):
     penalty: float = Field(1.0, ge=0, description="weight gamma of R1; 0 = none")
     penalty_every: int = Field(8, ge=1, description="steps between penalties, each as much stronger")
     augmented: bool = Field(True, description="change what the discriminator sees at random")
+    projected: float = Field(
+        0.0, ge=0, description="weight of a second discriminator, which looks through our features"
+    )
+    projected_rate: float = Field(4e-4, gt=0, description="its learning rate")
     recolored: float = Field(0.5, ge=0, le=1, description="share of wrong sentences that differ in the colour alone")
 
 
@@ -290,6 +295,9 @@ class TrainImagine(_Worded):
         imagine.text.requires_grad_(False)
         critic = MatchingDiscriminator(told.text.size, config.condensed, config.critic_width, config.size)
         self.networks: dict[str, nn.Module] = {"imagine": imagine, "discriminator": critic}
+        self.onlooker = ProjectedCritic(self.features, text_size=told.text.size) if config.projected else None
+        if self.onlooker:
+            self.networks["projected"] = self.onlooker.network
 
     def begin(self) -> None:
         """Set the generator's principal components, if any are asked for: of what no sentence says."""
@@ -301,15 +309,16 @@ class TrainImagine(_Worded):
             self._net.begin(torch.cat([pictures, pictures.flip(-1)]), descriptions)
 
     def optimizers(self) -> dict[str, Optimizer]:
-        """Adam for both; the text encoder learns nothing more."""
-        rates = {"imagine": self.config.learning_rate, "discriminator": self.config.critic_rate}
+        """Adam for all; the text encoder learns nothing more."""
+        config = self.config
+        rates = {
+            "imagine": config.learning_rate,
+            "discriminator": config.critic_rate,
+            "projected": config.projected_rate,
+        }
         return {
-            name: Adam(
-                [weight for weight in self.networks[name].parameters() if weight.requires_grad],
-                lr=rate,
-                betas=(self.config.beta1, 0.99),
-            )
-            for name, rate in rates.items()
+            name: Adam([p for p in net.parameters() if p.requires_grad], lr=rates[name], betas=(config.beta1, 0.99))
+            for name, net in self.networks.items()
         }
 
     def batch(self, step: int, rank: int) -> tuple[Tensor, ...]:
@@ -350,17 +359,26 @@ class TrainImagine(_Worded):
 
         slope = descend_critic(training, loss, penalty, config, step)
 
-        with frozen(judge):
-            follow = adversarial(critic(self._seen(imagine(second, asked)), asked)[0], True, config.loss, critic=False)
-            training.descend("imagine", follow)
-        return {
-            "discriminator": loss.detach(),
-            "generator": follow.detach(),
+        figures = {
+            "discriminator": loss,
             "slope": slope,
-            "real": real.detach().mean(),
-            "mismatched": mismatched.detach().mean(),
-            "fake": fake.detach().mean(),
+            "real": real.mean(),
+            "mismatched": mismatched.mean(),
+            "fake": fake.mean(),
         }
+        if self.onlooker:
+            wrong = other if "cls" in config.variant else None
+            figures["projected"] = self.onlooker.descend(training, image, made, sentence, wrong, asked)
+
+        with frozen(judge):
+            made = imagine(second, asked)
+            (fake,) = critic(self._seen(made), asked)
+            figures["generator"] = follow = adversarial(fake, True, config.loss, critic=False)
+            if self.onlooker:
+                figures["whole"] = self.onlooker.follow(training, made, asked)
+                follow = follow + config.projected * figures["whole"]
+            training.descend("imagine", follow)
+        return {name: value.detach() for name, value in figures.items()}
 
     def held_out(self, network: nn.Module) -> dict[str, float]:
         """How often the colour named is the one shown, and how far made pictures are from photographs."""

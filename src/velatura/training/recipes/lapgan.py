@@ -38,13 +38,11 @@ from velatura.metrics.realism import kernel_distance, velatura_features
 from velatura.metrics.report import bootstrap
 from velatura.nets.lapgan import LAPGAN, STRONGER, LAPGANDiscriminator, enlarge, pyramid
 from velatura.nets.masked_encoder import Posterior
-from velatura.nets.projected import ProjectedDiscriminator
 from velatura.perceptual import load_features
 from velatura.training import data
-from velatura.training.critics import descend_critic, frozen, r1
+from velatura.training.critics import ProjectedCritic, augment, descend_critic, frozen, r1
 from velatura.training.pictures import contact_sheet, to_tensor
 from velatura.training.recipe import TrainConfig
-from velatura.training.recipes.generate import augment
 from velatura.training.recipes.inpaint import log_error
 
 if TYPE_CHECKING:  # measuring a network needs no Lightning
@@ -58,7 +56,6 @@ MEASURED = 256  # images that are made, and held-out ones, to be compared as set
 COLUMNS = 12  # of a sheet
 LARGEST = 2  # times the size: larger originals are shrunk when they are read
 AT_LEAST = 32  # side in pixels that features take
-LOOKED_AT = ("stride4", "stride8", "stride16")  # layers of the features that a projected discriminator sees
 
 
 class LAPGANConfig(TrainConfig):
@@ -87,9 +84,9 @@ class LAPGANConfig(TrainConfig):
     still: int = Field(0, ge=0, description="how many of the largest sizes stand still, while smaller ones learn")
     mean: float = Field(0.0, ge=0, description="weight of how far the mean of all draws is from the photograph")
     jitter: float = Field(0.0, ge=0, le=1, description="largest noise in the coarse images that levels learn from")
-    whole: float = Field(0.0, ge=0, description="weight of a projected discriminator of the whole pyramid's samples")
-    whole_batch: int = Field(32, ge=1, description="samples that it sees in a step")
-    whole_rate: float = Field(4e-4, gt=0, description="its learning rate")
+    projected: float = Field(0.0, ge=0, description="weight of a discriminator of whole samples, through our features")
+    projected_batch: int = Field(32, ge=1, description="how many it sees in a step")
+    projected_rate: float = Field(4e-4, gt=0, description="its learning rate")
     beta: float = Field(1.0, ge=0, description="of a VAE's divergence from the prior; 1 is the bound itself")
     features: str = Field("velatura", description="what images are compared in: velatura, a file, or nothing at all")
 
@@ -97,10 +94,10 @@ class LAPGANConfig(TrainConfig):
     def _fit(self) -> LAPGANConfig:
         if self.levels and self.start_kind != "vae":
             raise ValueError("levels are kept for a VAE start; a GAN start learns with its levels: start_kind=vae")
-        if self.whole and not self.features:
-            raise ValueError(f"whole={self.whole}: its discriminator looks through features, and features= names none")
-        if self.whole and (self.levels or self.still):
-            raise ValueError(f"whole={self.whole}: all sizes learn then; without levels and still")
+        if self.projected and not self.features:
+            raise ValueError(f"projected={self.projected}: it looks through features, and features= names none")
+        if self.projected and (self.levels or self.still):
+            raise ValueError(f"projected={self.projected}: all sizes learn then; without levels and still")
         if self.start_size << self.still >= self.size:
             raise ValueError(f"still={self.still}: no level is left that learns, from {self.start_size} to {self.size}")
         return self
@@ -197,10 +194,10 @@ class TrainLAPGAN:
             classes=len(config.classes),
             judges_start=config.start_kind == "gan",
         )
-        if config.whole:
-            self.networks["projected"] = ProjectedDiscriminator(
-                {name: self.features.CHANNELS[name] for name in LOOKED_AT}, classes=len(config.classes)
-            )
+        self.onlooker: ProjectedCritic | None = None
+        if config.projected:
+            self.onlooker = ProjectedCritic(self.features, len(config.classes))
+            self.networks["projected"] = self.onlooker.network
         if config.still:
             net.levels[-config.still :].requires_grad_(False)
             self.networks["discriminator"].judges[-config.still :].requires_grad_(False)
@@ -242,7 +239,7 @@ class TrainLAPGAN:
         rates = {
             "lapgan": config.learning_rate,
             "discriminator": config.critic_rate,
-            "projected": config.whole_rate,
+            "projected": config.projected_rate,
         }
         betas = (config.beta1, 0.99)
         return {
@@ -288,7 +285,10 @@ class TrainLAPGAN:
             return r1(logits, self._seen(real, coarse))
 
         slope = descend_critic(training, loss, penalty, config, step)
-        seen = self._judge_whole(training, first, label, image) if config.whole else {}
+        seen = {}
+        if self.onlooker:
+            whole, mine = self._whole(training, first, label, learning=False)
+            seen["projected"] = self.onlooker.descend(training, image[: len(whole)], whole, mine)
 
         with frozen(judge):
             figures = self._follow(training, second, label, real, coarse, made) | seen
@@ -322,33 +322,20 @@ class TrainLAPGAN:
         if posterior is not None:
             figures |= self._bound(images[0], real[0], posterior)
             total = total + figures["bound"]
-        if config.whole:
-            projected = self.networks["projected"]
-            with frozen(projected):
-                mine = None if label is None else label[: config.whole_batch]
-                held = self._look(training, net(z[: config.whole_batch], mine).images[-1], mine)
-                figures["whole"] = torch.stack([adversarial(each, True, "hinge", critic=False) for each in held]).mean()
-            total = total + config.whole * figures["whole"]
+        if self.onlooker:
+            figures["whole"] = self.onlooker.follow(training, *self._whole(training, z, label))
+            total = total + config.projected * figures["whole"]
         training.descend("lapgan", total)
         return figures
 
-    def _judge_whole(self, training: Training, z: Tensor, label: Tensor | None, image: Tensor) -> dict[str, Tensor]:
-        """The projected discriminator learns to tell the whole pyramid's samples from photographs."""
-        count = self.config.whole_batch
+    def _whole(
+        self, training: Training, z: Tensor, label: Tensor | None, learning: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
+        """Make the largest images from nothing, and say of which classes they are."""
+        count = self.config.projected_batch
         mine = None if label is None else label[:count]
-        with torch.no_grad():
-            made = training.networks["lapgan"](z[:count], mine).images[-1]
-        judged = zip(self._look(training, image[:count], mine), self._look(training, made, mine), strict=True)
-        parts = [adversarial(true, True, "hinge") + adversarial(false, False, "hinge") for true, false in judged]
-        loss = torch.stack(parts).mean()
-        training.descend("projected", loss)
-        return {"projected": loss}
-
-    def _look(self, training: Training, image: Tensor, label: Tensor | None) -> list[Tensor]:
-        """Judge images through our features, changed at random."""
-        with training.fabric.autocast():
-            maps = self.features(augment(image), LOOKED_AT)
-        return training.networks["projected"](maps, label)
+        with torch.set_grad_enabled(learning):
+            return training.networks["lapgan"](z[:count], mine).images[-1], mine
 
     def _many(self, level: int, count: int) -> int:
         """How many of `count` photographs a level learns from."""
