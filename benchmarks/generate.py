@@ -90,7 +90,8 @@ def goals(model: str | None, quick: bool) -> Iterator[Figure]:
             share = ours["value"] / theirs["value"]
             yield Figure(part="goals", name=f"dcgan-faces, KID-{who}", value=share, unit="of vae-faces'", bar=0.75)
     for study, name in (("generate-faces", FACES[0]), *((name, name) for name in PYRAMIDS)):
-        for column, bar, unit in (("precision", 0.5, ""), ("recall", 0.25, ""), ("nearness", 1.0, "of held-out's")):
+        shares = [(f"{kind}-{who}", bar, "") for who in WHO for kind, bar in (("precision", 0.5), ("recall", 0.25))]
+        for column, bar, unit in (*shares, ("nearness", 1.0, "of held-out's")):
             if one := interval(study, name, column):
                 words = f"{name}, {column}"
                 yield Figure(part="goals", name=words, value=one["value"], unit=unit, bar=bar, better="higher")

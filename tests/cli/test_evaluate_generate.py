@@ -50,8 +50,8 @@ def test_rows_and_what_they_say(folder: Path, tmp_path: Path):
     assert [column.name for column in report.columns] == [
         "FD-velatura",
         "KID-velatura",
-        "precision",
-        "recall",
+        "precision-velatura",
+        "recall-velatura",
         "nearness",
     ]
     ours, floor = ([figure.value for figure in report.rows[name]] for name in ("mine", FLOOR))

@@ -127,7 +127,7 @@ def _samples(models: Sequence[str], real: _Sets, looks: dict[str, Extract], draw
         title=f"{real.subject.title()} from noise at {size}x{size}",
         protocol=(
             f"{number} samples, the same number of held-out photographs; mean over {draws} draws of samples, intervals "
-            f"by bootstrap over these. {DISTANCES} Precision and recall with k = 3 on velatura's. Nearness: first "
+            f"by bootstrap over these. {DISTANCES} Precision and recall with k = 3. Nearness, on velatura's: first "
             f"percentile of the distance to the nearest of {len(real.train)} training photographs, over that of the "
             f"held-out ones; below 1 there are copies. {FLOOR}: as many of them in the place of the samples, so they "
             "are copies."
@@ -136,8 +136,7 @@ def _samples(models: Sequence[str], real: _Sets, looks: dict[str, Extract], draw
         count=number,
         columns=[
             *(Column(f"{kind}-{who}", digits=4) for who in looks for kind in ("FD", "KID")),
-            Column("precision", better="higher", digits=3),
-            Column("recall", better="higher", digits=3),
+            *(Column(f"{kind}-{who}", better="higher", digits=3) for who in looks for kind in ("precision", "recall")),
             Column("nearness", "of held-out photographs'", "higher", digits=3),
         ],
         rows=rows,
@@ -150,7 +149,8 @@ def _figures(made: dict[str, Tensor], held: dict[str, Tensor], train: Tensor) ->
     from velatura.metrics.realism import memorised, precision_recall
 
     ours, theirs = memorised(made["velatura"], held["velatura"], train)
-    return [*_distances(made, held), *precision_recall(made["velatura"], held["velatura"]), ours / max(theirs, 1e-12)]
+    shares = [share for who in held for share in precision_recall(made[who], held[who])]
+    return [*_distances(made, held), *shares, ours / max(theirs, 1e-12)]
 
 
 def _distances(made: dict[str, Tensor], held: dict[str, Tensor]) -> list[float]:

@@ -238,7 +238,8 @@ def googlenet_features(network: GoogLeNet, images: Tensor) -> Tensor:
     for part in images.split(BATCH):
         shown = part.to(device).expand(-1, 3, -1, -1).clamp(0, 1)
         large = functional.interpolate(shown, (SIDE, SIDE), mode="bicubic", align_corners=False, antialias=True)
-        parts.append(network.embedding(large.clamp(0, 1)).float().cpu())
+        large = large.clamp(0, 1).to(memory_format=torch.channels_last)  # half the time on a CPU
+        parts.append(network.embedding(large).float().cpu())
     return torch.cat(parts)
 
 

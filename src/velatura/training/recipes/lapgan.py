@@ -2,10 +2,13 @@
 
 Denton, Chintala, Szlam, Fergus 2015 (arXiv 1506.05751), section 3: of flowers and scenes, with their classes.
 
-The levels share nothing but a step: the gradient of one never reaches another, as if each were trained by itself, and
-one run, one checkpoint and one file hold the whole pyramid. Its start is a GAN, or a VAE (``start_kind``): one pyramid
-that mixes kinds. Because levels share nothing, a VAE may also be trained alone, for the ``levels`` of a pyramid that is
+As in the paper, the levels share nothing but a step: the gradient of one never reaches another, as if each were trained
+by itself, and one run, one checkpoint and one file hold the whole pyramid. Its start is a GAN, or a VAE
+(``start_kind``): one pyramid that mixes kinds. A VAE may also be trained alone, for the ``levels`` of a pyramid that is
 there: both pyramids then differ in their start and in nothing else.
+
+Levels that never saw what the one before makes add their errors up. ``projected`` lets one more discriminator judge
+whole samples through our features (Sauer et al. 2021, arXiv 2111.01007), and all levels follow it together.
 
 Differs from the paper: the discriminators are held by a penalty on their slope at photographs (Mescheder et al. 2018,
 arXiv 1801.04406, equation 9: R1) and see an image and its enlarged coarse one changed at random alike (Zhao et al.
