@@ -99,8 +99,8 @@ class LAPGANConfig(TrainConfig):
             raise ValueError("levels are kept for a VAE start; a GAN start learns with its levels: start_kind=vae")
         if self.projected and not self.features:
             raise ValueError(f"projected={self.projected}: it looks through features, and features= names none")
-        if self.projected and (self.levels or self.still):
-            raise ValueError(f"projected={self.projected}: all sizes learn then; without levels and still")
+        if self.projected and self.still:
+            raise ValueError(f"still={self.still}: with a discriminator of whole samples all sizes learn; projected=0")
         if self.start_size << self.still >= self.size:
             raise ValueError(f"still={self.still}: no level is left that learns, from {self.start_size} to {self.size}")
         return self
@@ -185,6 +185,7 @@ class TrainLAPGAN:
         }
         torch.manual_seed(config.seed)
         net = LAPGAN(**self.arguments)
+        self.onlooker: ProjectedCritic | None = None
         self.networks: dict[str, nn.Module] = {"lapgan": net}
         if config.levels:
             net.levels.load_state_dict(_levels_of(config.levels, net))
@@ -197,7 +198,6 @@ class TrainLAPGAN:
             classes=len(config.classes),
             judges_start=config.start_kind == "gan",
         )
-        self.onlooker: ProjectedCritic | None = None
         if config.projected:
             self.onlooker = ProjectedCritic(self.features, len(config.classes))
             self.networks["projected"] = self.onlooker.network
