@@ -2,7 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from velatura.training.critics import augment, frozen, r1
+from velatura.errors import InputError
+from velatura.training.critics import ProjectedCritic, augment, frozen, r1
+
+
+def test_a_projected_critic_looks_through_our_features_alone():
+    with pytest.raises(InputError, match="not Identity's"):
+        ProjectedCritic(nn.Identity())
 
 
 def test_r1_of_several_images_is_the_sum_of_their_squared_slopes():

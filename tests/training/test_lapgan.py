@@ -142,6 +142,8 @@ def test_a_projected_discriminator_judges_whole_samples(make, tmp_path: Path):
     )
     with pytest.raises(InputError, match=r"projected=1\.0.*features"):
         make("projected=1", "features=")
+    with pytest.raises(InputError, match="32 pixels at least"):
+        make("projected=1", "size=16")
     with pytest.raises(InputError, match=r"still=1.*projected=0"):
         make("projected=1", "still=1")
 

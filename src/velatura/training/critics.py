@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor, nn
 
+from velatura.errors import InputError
 from velatura.losses import adversarial
 from velatura.nets.features import Features
 from velatura.nets.projected import ProjectedDiscriminator
@@ -126,9 +127,16 @@ class ProjectedCritic:
     ----------
     network : ProjectedDiscriminator
         To be the network ``projected`` of a recipe.
+
+    Raises
+    ------
+    InputError
+        The features are another network's.
     """
 
     def __init__(self, features: nn.Module, classes: int = 0, text_size: int = 0) -> None:
+        if not isinstance(features, Features):
+            raise InputError(f"projected: it looks through our own features, not {type(features).__name__}'s")
         self.features = features
         channels = {name: Features.CHANNELS[name] for name in LOOKED_AT}
         self.network = ProjectedDiscriminator(channels, classes=classes, text_size=text_size)
@@ -177,8 +185,9 @@ class ProjectedCritic:
         return -torch.stack([each.mean() for each in logits]).mean()
 
     def _maps(self, training: Training, image: Tensor) -> dict[str, Tensor]:
+        features = self.features.to(image.device)
         with training.fabric.autocast():
-            return self.features(augment(image).expand(-1, 3, -1, -1), LOOKED_AT)  # grey as RGB
+            return features(augment(image).expand(-1, 3, -1, -1), LOOKED_AT)  # grey as RGB
 
 
 def _hinge(logits: Sequence[Tensor], real: bool) -> Tensor:

@@ -99,6 +99,10 @@ class LAPGANConfig(TrainConfig):
             raise ValueError("levels are kept for a VAE start; a GAN start learns with its levels: start_kind=vae")
         if self.projected and not self.features:
             raise ValueError(f"projected={self.projected}: it looks through features, and features= names none")
+        if self.projected and self.size < AT_LEAST:
+            raise ValueError(
+                f"projected={self.projected}: features take {AT_LEAST} pixels at least; got size {self.size}"
+            )
         if self.projected and self.still:
             raise ValueError(f"still={self.still}: with a discriminator of whole samples all sizes learn; projected=0")
         if self.start_size << self.still >= self.size:
