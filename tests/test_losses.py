@@ -196,3 +196,30 @@ def test_style_loss_of_a_pair_that_is_one_image(pair):
 def test_style_loss_needs_layers(pair):
     with pytest.raises(ValueError, match="at least one"):
         losses.StyleLoss(Simple(), pair[0], {}, {"mean": 1.0}, {})
+
+
+# --- frequencies ------------------------------------------------------------------------------------------------------
+
+
+def test_spectral_is_the_squared_logarithm_of_the_ratio_of_powers():
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(6, 3, 16, 12, generator=generator)
+    targets = 0.5 + (images - 0.5) / 2  # a quarter of the power of every frequency but that of the mean
+    powers = losses.spectral(images, targets)
+    share = 1 - 1 / (16 * 7)  # of the frequencies: the mean's is left out
+    assert float(powers) == pytest.approx(share * math.log(4) ** 2, rel=1e-3)
+    assert float(losses.spectral(images, images.flip(0).roll(3, -1))) == pytest.approx(0, abs=1e-9)
+
+
+def test_spectral_takes_a_grid_away_and_leaves_what_is_coarse():
+    generator = torch.Generator().manual_seed(2)
+    coarse = torch.nn.functional.interpolate(torch.rand(8, 1, 4, 4, generator=generator), (16, 16), mode="bicubic")
+    grid = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(8, 8)
+    strength = torch.tensor(0.1, requires_grad=True)
+    optimizer = torch.optim.Adam([strength], 0.01)
+    for _ in range(60):
+        loss = losses.spectral(coarse + strength * grid, coarse)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert abs(float(strength.detach())) < 0.01

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from velatura.errors import InputError
-from velatura.training.critics import ProjectedCritic, augment, frozen, r1
+from velatura.training.critics import AdversarialConfig, ProjectedCritic, adam, augment, frozen, r1
 
 
 def test_a_projected_critic_looks_through_our_features_alone():
@@ -64,3 +64,12 @@ def test_without_tones_every_pixel_stays_or_is_black():
         set(after[after > 0].tolist()) <= set(one.flatten().tolist()) for one, after in zip(image, changed, strict=True)
     )
     assert (changed == 0).any()
+
+
+def test_each_discriminator_has_its_rate_and_what_stands_still_is_left_out():
+    still = nn.Linear(2, 2)
+    still.bias.requires_grad_(False)
+    config = AdversarialConfig(learning_rate=1e-3, critic_rate=2e-3, projected_rate=3e-3)
+    found = adam(config, {"generator": still, "discriminator": nn.Linear(2, 1), "projected": nn.Linear(2, 1)})
+    assert [each.param_groups[0]["lr"] for each in found.values()] == [1e-3, 2e-3, 3e-3]
+    assert [len(each.param_groups[0]["params"]) for each in found.values()] == [1, 2, 2]

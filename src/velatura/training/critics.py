@@ -1,44 +1,77 @@
-"""What recipes with a discriminator share: what it is shown, its turn, its penalty, the generator's turn after it."""
+"""What recipes with a discriminator share: settings, what it is shown, its turn, its penalty, the generator's turn."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
 
 from velatura.errors import InputError
 from velatura.losses import adversarial
 from velatura.nets.features import Features
 from velatura.nets.projected import ProjectedDiscriminator
+from velatura.training.recipe import TrainConfig
 
 if TYPE_CHECKING:  # measuring a network needs no Lightning
     from velatura.training.loop import Training
 
-__all__ = ["Penalized", "ProjectedCritic", "augment", "descend_critic", "frozen", "r1"]
+__all__ = ["AdversarialConfig", "ProjectedCritic", "adam", "augment", "descend_critic", "frozen", "r1"]
 
 SHIFT, CUT = 1 / 8, 1 / 2  # of the side: Zhao et al. 2020, section 3.2
 LOOKED_AT = ("stride4", "stride8", "stride16")  # layers of the features that a projected discriminator sees
 
 
-class Penalized(Protocol):
-    """Settings of the penalty."""
+class AdversarialConfig(TrainConfig):
+    """Settings of a generator that learns from discriminators."""
 
-    @property
-    def penalty(self) -> float:
-        """Weight gamma; 0 = none."""
-        ...
+    features: str = Field("velatura", description="what images are compared in: velatura, a file, or nothing at all")
+    loss: Literal["log", "hinge"] = Field("log", description="of generator and discriminator")
+    critic_rate: float = Field(3e-4, gt=0, description="learning rate of the discriminator")
+    beta1: float = Field(0.0, ge=0, lt=1, description="Adam's first decay")
+    penalty: float = Field(1.0, ge=0, description="weight gamma of R1; 0 = none")
+    penalty_every: int = Field(8, ge=1, description="steps between penalties, each as much stronger")
+    augmented: bool = Field(True, description="change what the discriminator sees at random")
+    projected: float = Field(
+        0.0, ge=0, description="weight of a second discriminator, which looks through our features"
+    )
+    projected_rate: float = Field(4e-4, gt=0, description="its learning rate")
 
-    @property
-    def penalty_every(self) -> int:
-        """Steps between penalties, each as much stronger."""
-        ...
+    @model_validator(mode="after")
+    def _looks_through_features(self) -> Self:
+        if self.projected and not self.features:
+            raise ValueError(f"projected={self.projected}: it looks through features, and features= names none")
+        return self
+
+
+def adam(
+    config: AdversarialConfig, networks: Mapping[str, nn.Module], second_decay: float = 0.99
+) -> dict[str, Optimizer]:
+    """Give Adam for the generator, which is the first network, and for its discriminators, each with its rate.
+
+    Examples
+    --------
+    >>> found = adam(AdversarialConfig(), {"generator": nn.Linear(2, 2), "discriminator": nn.Linear(2, 1)})
+    >>> [each.defaults["lr"] for each in found.values()]
+    [0.0003, 0.0003]
+    """
+    rates = {"discriminator": config.critic_rate, "projected": config.projected_rate}
+    return {
+        name: Adam(
+            [weights for weights in network.parameters() if weights.requires_grad],
+            lr=rates.get(name, config.learning_rate),
+            betas=(config.beta1, second_decay),
+        )
+        for name, network in networks.items()
+    }
 
 
 def descend_critic(
-    training: Training, loss: Tensor, slope: Callable[[], Tensor], config: Penalized, step: int
+    training: Training, loss: Tensor, slope: Callable[[], Tensor], config: AdversarialConfig, step: int
 ) -> Tensor:
     """Let the network ``discriminator`` learn, in some steps with a penalty on its slope.
 
@@ -49,7 +82,7 @@ def descend_critic(
         What it descends.
     slope : callable
         Gives `r1`; called in steps with a penalty alone.
-    config : Penalized
+    config : AdversarialConfig
     step : int
 
     Returns

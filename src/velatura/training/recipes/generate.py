@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
@@ -35,7 +35,7 @@ from velatura.nets.masked_encoder import Posterior
 from velatura.nets.vae import VAE
 from velatura.ops.latents import great_circle
 from velatura.perceptual import load_features
-from velatura.training.critics import ProjectedCritic, augment, descend_critic, frozen, r1
+from velatura.training.critics import AdversarialConfig, ProjectedCritic, adam, augment, descend_critic, frozen, r1
 from velatura.training.muon import Muon
 from velatura.training.pictures import Pictures, PicturesConfig, contact_sheet
 from velatura.training.recipes import inpaint
@@ -66,29 +66,13 @@ class _GeneratorConfig(PicturesConfig):
     features: str = Field("velatura", description="what images are compared in: velatura, a file, or nothing at all")
 
 
-class DCGANConfig(_GeneratorConfig):
+class DCGANConfig(_GeneratorConfig, AdversarialConfig):
     """Settings of `TrainDCGAN`."""
 
     form: Literal["residual", "paper"] = Field("residual", description="our networks, or the paper's")
     prior: Literal["normal", "uniform"] = Field("normal", description="what latents are drawn from")
     norm: Literal["pixel", "batch"] = Field("batch", description="of our generator")
-    loss: Literal["log", "hinge"] = Field("log", description="of generator and discriminator")
     critic_width: int = Field(48, ge=4, description="channels of the discriminator at half the size")
-    critic_rate: float = Field(3e-4, gt=0, description="learning rate of the discriminator")
-    beta1: float = Field(0.0, ge=0, lt=1, description="Adam's first decay")
-    penalty: float = Field(1.0, ge=0, description="weight gamma of R1; 0 = none")
-    penalty_every: int = Field(8, ge=1, description="steps between penalties, each as much stronger")
-    augmented: bool = Field(True, description="change what the discriminator sees at random")
-    projected: float = Field(
-        0.0, ge=0, description="weight of a second discriminator, which looks through our features"
-    )
-    projected_rate: float = Field(4e-4, gt=0, description="its learning rate")
-
-    @model_validator(mode="after")
-    def _fit(self) -> DCGANConfig:
-        if self.projected and not self.features:
-            raise ValueError(f"projected={self.projected}: it looks through features, and features= names none")
-        return self
 
 
 class VAEConfig(_GeneratorConfig):
@@ -188,13 +172,7 @@ class TrainDCGAN(_Pictured):
 
     def optimizers(self) -> dict[str, Optimizer]:
         """Adam for all."""
-        config, betas = self.config, (self.config.beta1, 0.99 if self.config.form == "residual" else 0.999)
-        rates = {
-            "generator": config.learning_rate,
-            "discriminator": config.critic_rate,
-            "projected": config.projected_rate,
-        }
-        return {name: Adam(net.parameters(), lr=rates[name], betas=betas) for name, net in self.networks.items()}
+        return adam(self.config, self.networks, 0.99 if self.config.form == "residual" else 0.999)
 
     def begin(self) -> None:
         """Set the generator's principal components."""

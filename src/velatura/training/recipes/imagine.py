@@ -9,7 +9,8 @@ changed at random before it sees them (Zhao et al. 2020); the generator measured
 generator's sentences are interpolated in place of a second term for as many more, and the discriminator sees what is
 made of these, too: else one picture that it was never shown passes for all of them; some wrong sentences are the right
 one with another colour. With ``projected`` a second discriminator looks through our features (Sauer et al. 2021, arXiv
-2111.01007). ``imagine_paper.toml`` leaves out what can be left out.
+2111.01007); as it left a grid of single pixels, ``spectral`` holds the power of each frequency (Durall et al. 2020, arXiv
+2003.01826). ``imagine_paper.toml`` leaves out what can be left out.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from torch.optim import Adam, Optimizer
 
 from velatura.catalog import load, open_weights
 from velatura.errors import InputError
-from velatura.losses import adversarial
+from velatura.losses import adversarial, spectral
 from velatura.metrics.report import bootstrap
 from velatura.nets.gan_cls import MatchingDiscriminator, TextToImage
 from velatura.nets.text_encoder import PADDING, UNKNOWN, JointEmbedding, pooled_maps, structured_loss
@@ -37,7 +38,7 @@ from velatura.ops.color_names import petal_colors
 from velatura.perceptual import load_features
 from velatura.training import captions, data
 from velatura.training.captions import Captioned
-from velatura.training.critics import ProjectedCritic, augment, descend_critic, frozen, r1
+from velatura.training.critics import AdversarialConfig, ProjectedCritic, adam, augment, descend_critic, frozen, r1
 from velatura.training.pictures import contact_sheet
 from velatura.training.recipe import TrainConfig
 from velatura.training.recipes.generate import kernel_distance
@@ -104,7 +105,7 @@ class TextEncoderConfig(_WordsConfig):
     rarest: int = Field(1, ge=1, description="how often a word has to be said to be known")
 
 
-class ImagineConfig(_WordsConfig):
+class ImagineConfig(_WordsConfig, AdversarialConfig):
     """Settings of `TrainImagine`."""
 
     text: str = Field("text-flowers", description="weights of the joint embedding: a model's name or a file")
@@ -116,15 +117,9 @@ class ImagineConfig(_WordsConfig):
     width: int = Field(48, ge=4, description="channels of the generator at half the size")
     basis: int = Field(0, ge=0, description="side of the principal components that begin the noise; 0 = none")
     critic_width: int = Field(48, ge=4, description="channels of the discriminator at half the size")
-    critic_rate: float = Field(3e-4, gt=0, description="learning rate of the discriminator")
-    beta1: float = Field(0.0, ge=0, lt=1, description="Adam's first decay")
-    penalty: float = Field(1.0, ge=0, description="weight gamma of R1; 0 = none")
-    penalty_every: int = Field(8, ge=1, description="steps between penalties, each as much stronger")
-    augmented: bool = Field(True, description="change what the discriminator sees at random")
-    projected: float = Field(
-        0.0, ge=0, description="weight of a second discriminator, which looks through our features"
+    spectral: float = Field(
+        0.0, ge=0, description="weight of how far the strength of each frequency is from photographs'"
     )
-    projected_rate: float = Field(4e-4, gt=0, description="its learning rate")
     recolored: float = Field(0.5, ge=0, le=1, description="share of wrong sentences that differ in the colour alone")
 
 
@@ -310,16 +305,7 @@ class TrainImagine(_Worded):
 
     def optimizers(self) -> dict[str, Optimizer]:
         """Adam for all; the text encoder learns nothing more."""
-        config = self.config
-        rates = {
-            "imagine": config.learning_rate,
-            "discriminator": config.critic_rate,
-            "projected": config.projected_rate,
-        }
-        return {
-            name: Adam([p for p in net.parameters() if p.requires_grad], lr=rates[name], betas=(config.beta1, 0.99))
-            for name, net in self.networks.items()
-        }
+        return adam(self.config, self.networks)
 
     def batch(self, step: int, rank: int) -> tuple[Tensor, ...]:
         """Pictures, right and wrong sentences, and noise for both networks' turns."""
@@ -377,6 +363,9 @@ class TrainImagine(_Worded):
             if self.onlooker:
                 figures["whole"] = self.onlooker.follow(training, made, asked)
                 follow = follow + config.projected * figures["whole"]
+            if config.spectral:
+                figures["spectral"] = spectral(made, image)
+                follow = follow + config.spectral * figures["spectral"]
             training.descend("imagine", follow)
         return {name: value.detach() for name, value in figures.items()}
 

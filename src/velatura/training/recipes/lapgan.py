@@ -32,7 +32,7 @@ from PIL import Image
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
 from velatura import catalog
 from velatura.errors import InputError
@@ -43,9 +43,8 @@ from velatura.nets.lapgan import LAPGAN, STRONGER, LAPGANDiscriminator, enlarge,
 from velatura.nets.masked_encoder import Posterior
 from velatura.perceptual import load_features
 from velatura.training import data
-from velatura.training.critics import ProjectedCritic, augment, descend_critic, frozen, r1
+from velatura.training.critics import AdversarialConfig, ProjectedCritic, adam, augment, descend_critic, frozen, r1
 from velatura.training.pictures import contact_sheet, to_tensor
-from velatura.training.recipe import TrainConfig
 from velatura.training.recipes.inpaint import log_error
 
 if TYPE_CHECKING:  # measuring a network needs no Lightning
@@ -61,7 +60,7 @@ LARGEST = 2  # times the size: larger originals are shrunk when they are read
 AT_LEAST = 32  # side in pixels that features take
 
 
-class LAPGANConfig(TrainConfig):
+class LAPGANConfig(AdversarialConfig):
     """Settings of `TrainLAPGAN`."""
 
     subject: Literal["flowers", "scenes", "faces"] = Field("flowers", description="our set")
@@ -78,27 +77,17 @@ class LAPGANConfig(TrainConfig):
     start_width: int = Field(48, ge=4, description="channels of the start")
     critic_width: int = Field(32, ge=4, description="channels of a discriminator at half of a level's size")
     critic_rate: float = Field(2e-4, gt=0, description="learning rate of the discriminators")
-    loss: Literal["log", "hinge"] = Field("log", description="of generators and discriminators")
-    beta1: float = Field(0.0, ge=0, lt=1, description="Adam's first decay")
-    penalty: float = Field(1.0, ge=0, description="weight gamma of R1; 0 = none")
-    penalty_every: int = Field(8, ge=1, description="steps between penalties, each as much stronger")
-    augmented: bool = Field(True, description="change what the discriminators see at random")
     share: float = Field(1.0, gt=0, le=1, description="of a size's batch: how much of it the next larger one has")
     still: int = Field(0, ge=0, description="how many of the largest sizes stand still, while smaller ones learn")
     mean: float = Field(0.0, ge=0, description="weight of how far the mean of all draws is from the photograph")
     jitter: float = Field(0.0, ge=0, le=1, description="largest noise in the coarse images that levels learn from")
-    projected: float = Field(0.0, ge=0, description="weight of a discriminator of whole samples, through our features")
-    projected_batch: int = Field(32, ge=1, description="how many it sees in a step")
-    projected_rate: float = Field(4e-4, gt=0, description="its learning rate")
+    projected_batch: int = Field(32, ge=1, description="whole samples that the second one sees in a step")
     beta: float = Field(1.0, ge=0, description="of a VAE's divergence from the prior; 1 is the bound itself")
-    features: str = Field("velatura", description="what images are compared in: velatura, a file, or nothing at all")
 
     @model_validator(mode="after")
     def _fit(self) -> LAPGANConfig:
         if self.levels and self.start_kind != "vae":
             raise ValueError("levels are kept for a VAE start; a GAN start learns with its levels: start_kind=vae")
-        if self.projected and not self.features:
-            raise ValueError(f"projected={self.projected}: it looks through features, and features= names none")
         if self.projected and self.size < AT_LEAST:
             raise ValueError(
                 f"projected={self.projected}: features take {AT_LEAST} pixels at least; got size {self.size}"
@@ -242,17 +231,7 @@ class TrainLAPGAN:
 
     def optimizers(self) -> dict[str, Optimizer]:
         """Adam for each network."""
-        config = self.config
-        rates = {
-            "lapgan": config.learning_rate,
-            "discriminator": config.critic_rate,
-            "projected": config.projected_rate,
-        }
-        betas = (config.beta1, 0.99)
-        return {
-            name: Adam([p for p in net.parameters() if p.requires_grad], lr=rates[name], betas=betas)
-            for name, net in self.networks.items()
-        }
+        return adam(self.config, self.networks)
 
     def batch(self, step: int, rank: int) -> tuple[Tensor, ...]:
         """Photographs and classes, and latents for both networks' turns."""
