@@ -9,8 +9,8 @@ changed at random before it sees them (Zhao et al. 2020); the generator measured
 generator's sentences are interpolated in place of a second term for as many more, and the discriminator sees what is
 made of these, too: else one picture that it was never shown passes for all of them; some wrong sentences are the right
 one with another colour. With ``projected`` a second discriminator looks through our features (Sauer et al. 2021, arXiv
-2111.01007); as it left a grid of single pixels, ``spectral`` holds the power of each frequency (Durall et al. 2020, arXiv
-2003.01826). ``imagine_paper.toml`` leaves out what can be left out.
+2111.01007); as it left a grid of single pixels, ``spectral`` holds the power of each frequency (Durall et al. 2020,
+arXiv 2003.01826). ``imagine_paper.toml`` leaves out what can be left out.
 """
 
 from __future__ import annotations
