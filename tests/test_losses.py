@@ -206,6 +206,7 @@ def test_spectral_is_the_squared_logarithm_of_the_ratio_of_powers():
     images = torch.rand(6, 3, 16, 12, generator=generator)
     targets = 0.5 + (images - 0.5) / 2  # a quarter of the power of every frequency but that of the mean
     powers = losses.spectral(images, targets)
+    assert float(losses.spectral(targets, images)) == 0  # too weak costs nothing
     share = 1 - 1 / (16 * 7)  # of the frequencies: the mean's is left out
     assert float(powers) == pytest.approx(share * math.log(4) ** 2, rel=1e-3)
     assert float(losses.spectral(images, images.flip(0).roll(3, -1))) == pytest.approx(0, abs=1e-9)

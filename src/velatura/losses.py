@@ -380,13 +380,13 @@ def total_variation(image: Tensor) -> Tensor:
 
 
 def spectral(images: Tensor, targets: Tensor) -> Tensor:
-    """Compare how strong each frequency is: mean squared logarithm of the ratio of the mean powers of two sets.
+    """Find frequencies that are too strong: mean square of the logarithm by which a set's mean power exceeds another's.
 
     What a generator makes of single pixels, a grid above all, discriminators may never find; the spectrum has it at
     once. After Durall, Keuper, Keuper, "Watch your Up-Convolution", 2020 (arXiv 2003.01826), section 3.3. Differs from
     the paper: frequencies of all directions are compared, not rings of them, so that a grid stays apart from what is
     fine in every direction; a squared logarithm in place of cross entropy; photographs of the batch in place of a mean
-    over the set.
+    over the set; and what is too weak costs nothing, for one bright pixel in a corner makes all frequencies stronger.
 
     Parameters
     ----------
@@ -396,7 +396,7 @@ def spectral(images: Tensor, targets: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        A scalar; 0 for sets of the same spectrum.
+        A scalar; 0 where no frequency is stronger than in `targets`.
 
     Examples
     --------
@@ -407,7 +407,7 @@ def spectral(images: Tensor, targets: Tensor) -> Tensor:
     True
     """
     made, wanted = _power(images), _power(targets).detach()
-    return ((made + UNSEEN) / (wanted + UNSEEN)).log().square().mean()
+    return ((made + UNSEEN) / (wanted + UNSEEN)).log().relu().square().mean()
 
 
 def _power(images: Tensor) -> Tensor:
