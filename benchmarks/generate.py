@@ -89,7 +89,8 @@ def goals(model: str | None, quick: bool) -> Iterator[Figure]:
         if ours and theirs:
             share = ours["value"] / theirs["value"]
             yield Figure(part="goals", name=f"dcgan-faces, KID-{who}", value=share, unit="of vae-faces'", bar=0.75)
-    for study, name in (("generate-faces", FACES[0]), *((name, name) for name in PYRAMIDS)):
+    pyramids = ((study, name) for study, models in PYRAMIDS.items() for name in models)
+    for study, name in (("generate-faces", FACES[0]), *pyramids):
         shares = [(f"{kind}-{who}", bar, "") for who in WHO for kind, bar in (("precision", 0.5), ("recall", 0.25))]
         for column, bar, unit in (*shares, ("nearness", 1.0, "of held-out's")):
             if one := interval(study, name, column):

@@ -212,7 +212,16 @@ def test_spectral_is_the_squared_logarithm_of_the_ratio_of_powers():
     assert float(losses.spectral(images, images.flip(0).roll(3, -1))) == pytest.approx(0, abs=1e-9)
 
 
-def test_spectral_takes_a_grid_away_and_leaves_what_is_coarse():
+def test_spectral_counts_the_power_of_a_wave_and_nothing_that_no_eye_sees():
+    column = torch.arange(16) / 16
+    wave = torch.cos(2 * math.pi * 3 * column).expand(1, 1, 12, 16)  # power (amplitude / 2)^2 at one of 12 x 9 places
+    flat = torch.full_like(wave, 0.5)
+    expected = math.log(0.05**2 / losses.UNSEEN + 1) ** 2 / (12 * 9)
+    assert float(losses.spectral(flat + 0.1 * wave, flat)) == pytest.approx(expected, rel=1e-3)
+    assert float(losses.spectral(flat + 1e-5 * wave, flat)) < 1e-6
+
+
+def test_spectral_takes_a_grid_away_but_nothing_that_is_there():
     generator = torch.Generator().manual_seed(2)
     coarse = torch.nn.functional.interpolate(torch.rand(8, 1, 4, 4, generator=generator), (16, 16), mode="bicubic")
     grid = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(8, 8)
@@ -224,3 +233,6 @@ def test_spectral_takes_a_grid_away_and_leaves_what_is_coarse():
         loss.backward()
         optimizer.step()
     assert abs(float(strength.detach())) < 0.01
+    same = coarse.clone().requires_grad_()
+    losses.spectral(same, coarse).backward()
+    assert not same.grad.any()

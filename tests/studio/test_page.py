@@ -205,7 +205,7 @@ def test_a_mask_is_saved_at_the_size_of_its_picture(open_page):
     page = open_page()
     large = {"name": "large.png", **as_png(np.full((1500, 3000, 3), 90, np.uint8))}
     page.page.set_input_files("#files", [large])
-    page.page.wait_for_selector("#toolbar button")  # the server has it before the browser has read it
+    page.page.wait_for_selector("#toolbar button")  # it comes once the browser has decoded the picture
     page.stroke((-100, 0), (100, 0))
     with page.page.expect_download() as download:
         page.page.click("#toolbar >> text=Save")

@@ -70,6 +70,8 @@ def test_each_discriminator_has_its_rate_and_what_stands_still_is_left_out():
     still = nn.Linear(2, 2)
     still.bias.requires_grad_(False)
     config = AdversarialConfig(learning_rate=1e-3, critic_rate=2e-3, projected_rate=3e-3)
-    found = adam(config, {"generator": still, "discriminator": nn.Linear(2, 1), "projected": nn.Linear(2, 1)})
+    networks = {"generator": still, "discriminator": nn.Linear(2, 1), "projected": nn.Linear(2, 1)}
+    found = adam(config, networks, second_decay=0.9)
+    assert [each.param_groups[0]["betas"] for each in found.values()] == [(0.0, 0.9)] * 3
     assert [each.param_groups[0]["lr"] for each in found.values()] == [1e-3, 2e-3, 3e-3]
     assert [len(each.param_groups[0]["params"]) for each in found.values()] == [1, 2, 2]

@@ -1,4 +1,4 @@
-"""What recipes with a discriminator share: settings, what it is shown, its turn, its penalty, the generator's turn."""
+"""What recipes with a discriminator share: settings, optimizers, what it is shown, penalty, turns."""
 
 from __future__ import annotations
 
@@ -51,13 +51,22 @@ class AdversarialConfig(TrainConfig):
 def adam(
     config: AdversarialConfig, networks: Mapping[str, nn.Module], second_decay: float = 0.99
 ) -> dict[str, Optimizer]:
-    """Give Adam for the generator, which is the first network, and for its discriminators, each with its rate.
+    """Give Adam for a generator and its discriminators, each with its rate.
+
+    Parameters
+    ----------
+    config : AdversarialConfig
+    networks : mapping of str to Module
+        ``discriminator`` and ``projected`` have rates of their own; any other is a generator.
+    second_decay : float
+        Of Adam; the first is ``beta1``.
 
     Examples
     --------
-    >>> found = adam(AdversarialConfig(), {"generator": nn.Linear(2, 2), "discriminator": nn.Linear(2, 1)})
+    >>> config = AdversarialConfig(critic_rate=1e-3)
+    >>> found = adam(config, {"generator": nn.Linear(2, 2), "discriminator": nn.Linear(2, 1)})
     >>> [each.defaults["lr"] for each in found.values()]
-    [0.0003, 0.0003]
+    [0.0003, 0.001]
     """
     rates = {"discriminator": config.critic_rate, "projected": config.projected_rate}
     return {

@@ -9,8 +9,8 @@ changed at random before it sees them (Zhao et al. 2020); the generator measured
 generator's sentences are interpolated in place of a second term for as many more, and the discriminator sees what is
 made of these, too: else one picture that it was never shown passes for all of them; some wrong sentences are the right
 one with another colour. With ``projected`` a second discriminator looks through our features (Sauer et al. 2021, arXiv
-2111.01007); as it left a grid of single pixels, ``spectral`` holds the power of each frequency (Durall et al. 2020,
-arXiv 2003.01826). ``imagine_paper.toml`` leaves out what can be left out.
+2111.01007); as it left a grid of single pixels, with ``spectral`` frequencies cost that are stronger than in photos
+(Durall et al. 2020, arXiv 2003.01826). ``imagine_paper.toml`` leaves out what can be left out.
 """
 
 from __future__ import annotations
@@ -117,9 +117,7 @@ class ImagineConfig(_WordsConfig, AdversarialConfig):
     width: int = Field(48, ge=4, description="channels of the generator at half the size")
     basis: int = Field(0, ge=0, description="side of the principal components that begin the noise; 0 = none")
     critic_width: int = Field(48, ge=4, description="channels of the discriminator at half the size")
-    spectral: float = Field(
-        0.0, ge=0, description="weight of how far the strength of each frequency is from photographs'"
-    )
+    spectral: float = Field(0.0, ge=0, description="weight of frequencies that are stronger than in photographs")
     recolored: float = Field(0.5, ge=0, le=1, description="share of wrong sentences that differ in the colour alone")
 
 

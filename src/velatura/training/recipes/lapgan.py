@@ -81,7 +81,7 @@ class LAPGANConfig(AdversarialConfig):
     still: int = Field(0, ge=0, description="how many of the largest sizes stand still, while smaller ones learn")
     mean: float = Field(0.0, ge=0, description="weight of how far the mean of all draws is from the photograph")
     jitter: float = Field(0.0, ge=0, le=1, description="largest noise in the coarse images that levels learn from")
-    projected_batch: int = Field(32, ge=1, description="whole samples that the second one sees in a step")
+    projected_batch: int = Field(32, ge=1, description="whole samples that the projected discriminator sees in a step")
     beta: float = Field(1.0, ge=0, description="of a VAE's divergence from the prior; 1 is the bound itself")
 
     @model_validator(mode="after")
