@@ -97,7 +97,7 @@ class TrainEncoder:
                 f"{config.generator} makes {generator.size}x{generator.size} pixels of {generator.channels} channels, "
                 f"not {config.size}x{config.size} of {config.channels}: set another size, subject or generator"
             )
-        self.arguments = {
+        self.arguments: dict[str, Any] = {
             "latent": generator.latent,
             "channels": generator.channels,
             "size": generator.size,
