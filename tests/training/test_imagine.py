@@ -66,6 +66,12 @@ def test_the_three_recipes_one_after_the_other(settings: list[str], tmp_path: Pa
     assert changed == {"condense", "generator"}  # the text encoder stays
     assert any((p != onlooker[name]).any() for name, p in second.networks["projected"].named_parameters())
     assert "train/spectral" in (tmp_path / "b" / "log.csv").read_text().splitlines()[0]
+    leave = "generator.leave.weight"
+    for weight, same in ((1, True), (0, False)):  # the loss is followed, not logged alone
+        chosen = [*settings, *small, f"spectral={weight}"]
+        again = imagine.TrainImagine(make_config(imagine.ImagineConfig, settings=chosen))
+        train(again, tmp_path / f"again-{weight}", quiet=True)
+        assert torch.equal(again.networks["imagine"].state_dict()[leave], after[leave]) == same
     scores = second.evaluate(second.networks["imagine"].eval())
     assert set(scores) == {"retrieval_unseen"}  # of each class there is one photograph
     basis = after["generator.basis"]
