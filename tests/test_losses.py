@@ -236,3 +236,29 @@ def test_spectral_takes_a_grid_away_but_nothing_that_is_there():
     same = coarse.clone().requires_grad_()
     losses.spectral(same, coarse).backward()
     assert not same.grad.any()
+
+
+@pytest.mark.parametrize("start", [0.2, 3.0])
+def test_an_energy_score_brings_draws_to_the_spread_of_photographs(start: float):
+    generator = torch.Generator().manual_seed(4)
+    mean, spread = (torch.tensor(value, requires_grad=True) for value in (1.0, start))
+    optimizer = torch.optim.Adam([mean, spread], 0.03)
+    for _ in range(250):
+        one, other, real = torch.randn(3, 2000, 2, generator=generator)
+        with torch.no_grad():
+            against = mean + spread * other
+        loss = losses.energy_score(mean + spread * one, against, 0.5 * real - 1)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(mean.detach()) == pytest.approx(-1, abs=0.1)
+    assert float(spread.detach()) == pytest.approx(0.5, abs=0.05)
+
+
+def test_an_energy_score_of_equal_draws_has_a_gradient_and_none_by_the_others():
+    one, other, real = (torch.zeros(2, 3, requires_grad=True) for _ in range(3))
+    losses.energy_score(one, other, real + 1).backward()
+    assert one.grad.isfinite().all()
+    assert (one.grad < 0).all()
+    assert other.grad is None
+    assert real.grad is None

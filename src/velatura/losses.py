@@ -8,6 +8,7 @@ float32 (N, 3, H, W), RGB, 0..1; logits are what a critic gives *before* a sigmo
     critics       `adversarial` (SRGAN's and the hinge's forms), `relativistic` (ESRGAN's)
     smoothness    `total_variation`
     frequencies   `spectral`, of a set of images as a whole
+    variety       `energy_score`, of two draws of one label
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ __all__ = [
     "adversarial",
     "charbonnier",
     "content_loss",
+    "energy_score",
     "gram_matrix",
     "l1",
     "mse",
@@ -417,3 +419,33 @@ def _power(images: Tensor) -> Tensor:
     height, width = images.shape[-2:]
     centred = images.float() - images.float().mean((-1, -2), keepdim=True)
     return torch.fft.rfft2(centred).abs().square().mean((0, 1)) / (height * width) ** 2
+
+
+def energy_score(one: Tensor, other: Tensor, real: Tensor) -> Tensor:
+    """Score two draws as forecasts of a photograph: near it, but no nearer to one another than to it.
+
+    Gneiting and Raftery, "Strictly Proper Scoring Rules, Prediction, and Estimation", 2007, section 4.2. Nothing has a
+    lower expected score than draws of the distribution that the photograph is of: a generator whose draws are all alike
+    pays for it, and a discriminator that sees one image at a time does not mind.
+
+    Parameters
+    ----------
+    one, other : Tensor, (N, ...)
+        Two independent draws; the gradient is by the first alone.
+    real : Tensor, (N, ...)
+        A photograph of the same class or sentence.
+
+    Returns
+    -------
+    Tensor
+        Mean of the root mean squared difference to the photograph, less that to the other draw; 0 where draws are such
+        as photographs. Its gradient by the first draw is, in expectation, the whole gradient of the score.
+
+    Examples
+    --------
+    >>> draws = torch.randn(3, 100_000, 1, generator=torch.Generator().manual_seed(0))
+    >>> [round(energy_score(k * draws[0], k * draws[1], draws[2]).item(), 1) + 0 for k in (0.1, 1)]
+    [0.7, 0.0]
+    """
+    near, apart = ((each.detach() - one).flatten(1).square().mean(1).add(1e-8).sqrt() for each in (real, other))
+    return (near - apart).mean()

@@ -193,6 +193,9 @@ def test_a_second_discriminator_looks_through_features(make):
     assert float(said[-1]["projected"]) < 0.95 * float(said[0]["projected"])
     assert float(said[0]["whole"]) != 0
     assert all(p.requires_grad for p in recipe.networks["projected"].parameters())
+    assert "energy" not in said[0]
+    recipe = make("dcgan-faces", "projected=2", "energy=5")
+    assert float(recipe.step(training_of(recipe), recipe.batch(0, 0), 0)["energy"]) != 0
     with pytest.raises(InputError, match="features= names none"):
         make("dcgan-faces", "projected=2", "features=")
 

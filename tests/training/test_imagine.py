@@ -51,7 +51,7 @@ def test_the_three_recipes_one_after_the_other(settings: list[str], tmp_path: Pa
     export.export_weights(dict(first.networks["joint"].state_dict()), text, header, torch.float32)
 
     small = ["noise=6", "condensed=4", "width=4", "critic_width=4", f"text={text}", f"judge={text}", "penalty_every=2"]
-    small += ["basis=4", "projected=1", "spectral=1"]
+    small += ["basis=4", "projected=1", "spectral=1", "energy=1"]
     second = imagine.TrainImagine(make_config(imagine.ImagineConfig, settings=[*settings, *small]))
     before = {name: value.clone() for name, value in second.networks["imagine"].state_dict().items()}
     onlooker = {name: value.clone() for name, value in second.networks["projected"].named_parameters()}
@@ -65,12 +65,12 @@ def test_the_three_recipes_one_after_the_other(settings: list[str], tmp_path: Pa
     changed = {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
     assert changed == {"condense", "generator"}  # the text encoder stays
     assert any((p != onlooker[name]).any() for name, p in second.networks["projected"].named_parameters())
-    assert "train/spectral" in (tmp_path / "b" / "log.csv").read_text().splitlines()[0]
+    logged = (tmp_path / "b" / "log.csv").read_text().splitlines()[0].split(",")
+    assert {"train/spectral", "train/energy"} < set(logged)
     leave = "generator.leave.weight"
-    for weight, same in ((1, True), (0, False)):  # the loss is followed, not logged alone
-        chosen = [*settings, *small, f"spectral={weight}"]
-        again = imagine.TrainImagine(make_config(imagine.ImagineConfig, settings=chosen))
-        train(again, tmp_path / f"again-{weight}", quiet=True)
+    for number, (loss, same) in enumerate({"spectral=1": True, "spectral=0": False, "energy=0": False}.items()):
+        again = imagine.TrainImagine(make_config(imagine.ImagineConfig, settings=[*settings, *small, loss]))
+        train(again, tmp_path / f"again-{number}", quiet=True)  # losses are followed, not logged alone
         assert torch.equal(again.networks["imagine"].state_dict()[leave], after[leave]) == same
     scores = second.evaluate(second.networks["imagine"].eval())
     assert set(scores) == {"retrieval_unseen"}  # of each class there is one photograph

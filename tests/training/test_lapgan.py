@@ -140,10 +140,17 @@ def test_a_projected_discriminator_judges_whole_samples(make, tmp_path: Path):
     assert {"train/whole", "train/projected"} < set(
         (tmp_path / "run" / "log.csv").read_text().split("\n")[0].split(",")
     )
+    leave, after = "levels.1.leave.weight", recipe.networks["lapgan"].state_dict()
+    for weight, same in ((0, True), (5, False)):  # the energy score is followed, not logged alone
+        again = make("projected=1", "projected_batch=3", f"energy={weight}")
+        train(again, tmp_path / f"again-{weight}", quiet=True)
+        assert torch.equal(again.networks["lapgan"].state_dict()[leave], after[leave]) == same
     with pytest.raises(InputError, match=r"projected=1\.0.*features"):
         make("projected=1", "features=")
     with pytest.raises(InputError, match="32 pixels at least"):
         make("projected=1", "size=16")
+    with pytest.raises(InputError, match=r"energy=5.*projected=2"):
+        make("energy=5")
     with pytest.raises(InputError, match=r"still=1.*projected=0"):
         make("projected=1", "still=1")
 
@@ -199,9 +206,22 @@ def test_a_vae_start_is_trained_under_levels_that_are_there(make, tmp_path: Path
     assert torch.equal(mixed(z, label, rest).images[2], theirs(z, label, rest).images[2])
 
 
+def test_a_gan_start_begins_anew_and_learns_with_the_levels_that_are_there(make, tmp_path: Path):
+    train(make("basis=true"), tmp_path / "first", quiet=True)
+    export.export_run(tmp_path / "first", tmp_path / "first.safetensors", metrics={})
+    theirs = catalog.load(tmp_path / "first.safetensors", {"LAPGAN": LAPGAN})
+    recipe = make("basis=true", f"levels={tmp_path / 'first.safetensors'}")
+    net = recipe.networks["lapgan"]
+    before = {name: p.clone() for name, p in net.named_parameters()}
+    assert all(torch.equal(before[f"levels.{name}"], p) for name, p in theirs.levels.named_parameters())
+    recipe.begin()
+    assert not net.start.leave.weight.any()  # class means and principal components alone
+    train(recipe, tmp_path / "anew", quiet=True)
+    moved = {name.split(".")[0] for name, p in net.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {"start", "levels"}
+
+
 def test_levels_are_refused_that_do_not_fit(make, tmp_path: Path):
-    with pytest.raises(InputError, match="start_kind=vae"):
-        make("levels=other.safetensors")
     other = LAPGAN(latent=4, size=16, width=4, start_width=4, classes=["red", "blue"])
     header = {"architecture": "LAPGAN", "arguments": {"latent": 4, "size": 16, "width": 4, "start_width": 4}}
     header["arguments"]["classes"] = ["red", "blue"]

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Literal, Self
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.optim import Adam, Optimizer
 
 from velatura.errors import InputError
-from velatura.losses import adversarial
+from velatura.losses import adversarial, energy_score
 from velatura.nets.features import Features
 from velatura.nets.projected import ProjectedDiscriminator
 from velatura.training.recipe import TrainConfig
@@ -40,11 +41,18 @@ class AdversarialConfig(TrainConfig):
         0.0, ge=0, description="weight of a second discriminator, which looks through our features"
     )
     projected_rate: float = Field(4e-4, gt=0, description="its learning rate")
+    energy: float = Field(
+        0.0,
+        ge=0,
+        description="weight of the energy score, through the same features: draws are to vary as photographs do",
+    )
 
     @model_validator(mode="after")
     def _looks_through_features(self) -> Self:
         if self.projected and not self.features:
             raise ValueError(f"projected={self.projected}: it looks through features, and features= names none")
+        if self.energy and not self.projected:
+            raise ValueError(f"energy={self.energy}: it is of what the projected discriminator looks at; projected=2")
         return self
 
 
@@ -225,6 +233,34 @@ class ProjectedCritic:
         with frozen(self.network):
             logits = training.networks["projected"](self._maps(training, made), label)
         return -torch.stack([each.mean() for each in logits]).mean()
+
+    def energy(self, training: Training, made: Tensor, other: Tensor, image: Tensor) -> Tensor:
+        """Give what the generator pays for draws that vary less than photographs do, or that are not like them.
+
+        The discriminators look at one image at a time, and do not mind that all are alike.
+
+        Parameters
+        ----------
+        training : Training
+        made, other : Tensor of float32, (N, C, H, W)
+            Two draws of each label; the gradient is by the first.
+        image : Tensor of float32, (N, C, H, W)
+            A photograph of that label.
+
+        Returns
+        -------
+        Tensor
+            `velatura.losses.energy_score` of the features' means over quarters of the image.
+        """
+        with torch.no_grad():
+            theirs = [self._quarters(training, each) for each in (other, image)]
+        return energy_score(self._quarters(training, made), *theirs)
+
+    def _quarters(self, training: Training, image: Tensor) -> Tensor:
+        features = self.features.to(image.device)
+        with training.fabric.autocast():
+            maps = features(image.expand(-1, 3, -1, -1), LOOKED_AT[1:])
+        return torch.cat([functional.adaptive_avg_pool2d(each.float(), 2).flatten(1) for each in maps.values()], dim=1)
 
     def _maps(self, training: Training, image: Tensor) -> dict[str, Tensor]:
         features = self.features.to(image.device)

@@ -197,9 +197,9 @@ class TrainDCGAN(_Pictured):
         first, second = z.chunk(2)
         generator, critic = training.networks["generator"], training.networks["discriminator"]
         with torch.no_grad():
-            made = generator(first)
+            others = generator(first)
         loss = adversarial(critic(self._seen(image)), True, config.loss)
-        loss = loss + adversarial(critic(self._seen(made)), False, config.loss)
+        loss = loss + adversarial(critic(self._seen(others)), False, config.loss)
         judge = self.networks["discriminator"]
         slope = descend_critic(
             training, loss, lambda: r1(lambda seen: judge(seen).sum(), [self._seen(image)]), config, step
@@ -207,13 +207,16 @@ class TrainDCGAN(_Pictured):
 
         figures = {"discriminator": loss.detach(), "slope": slope}
         if self.onlooker:
-            figures["projected"] = self.onlooker.descend(training, image, made)
+            figures["projected"] = self.onlooker.descend(training, image, others)
         with frozen(judge):
             made = generator(second)
             figures["generator"] = follow = adversarial(critic(self._seen(made)), True, config.loss, critic=False)
             if self.onlooker:
                 figures["whole"] = self.onlooker.follow(training, made)
                 follow = follow + config.projected * figures["whole"]
+                if config.energy:
+                    figures["energy"] = self.onlooker.energy(training, made, others, image)
+                    follow = follow + config.energy * figures["energy"]
             training.descend("generator", follow)
         return {name: value.detach() for name, value in figures.items()}
 

@@ -329,9 +329,9 @@ class TrainImagine(_Worded):
         with torch.no_grad():
             sentence, other = self._net.text(right), self._net.text(wrong)
             asked = between(sentence) if "int" in config.variant else sentence
-            made = imagine(first, asked)
+            others = imagine(first, asked)
         real, mismatched = critic(self._seen(image), sentence, other)
-        (fake,) = critic(self._seen(made), asked)
+        (fake,) = critic(self._seen(others), asked)
         loss = adversarial(fake, False, config.loss)
         if "cls" in config.variant:
             loss = 0.5 * (loss + adversarial(mismatched, False, config.loss))
@@ -352,7 +352,7 @@ class TrainImagine(_Worded):
         }
         if self.onlooker:
             wrong = other if "cls" in config.variant else None
-            figures["projected"] = self.onlooker.descend(training, image, made, sentence, wrong, asked)
+            figures["projected"] = self.onlooker.descend(training, image, others, sentence, wrong, asked)
 
         with frozen(judge):
             made = imagine(second, asked)
@@ -361,6 +361,10 @@ class TrainImagine(_Worded):
             if self.onlooker:
                 figures["whole"] = self.onlooker.follow(training, made, asked)
                 follow = follow + config.projected * figures["whole"]
+                if config.energy:  # of sentences that a photograph has, not of what lies between two
+                    said = slice(len(asked) // 2 if "int" in config.variant else 0, None)
+                    figures["energy"] = self.onlooker.energy(training, made[said], others[said], image[said])
+                    follow = follow + config.energy * figures["energy"]
             if config.spectral:
                 figures["spectral"] = spectral(made, image)
                 follow = follow + config.spectral * figures["spectral"]

@@ -8,7 +8,10 @@ by itself, and one run, one checkpoint and one file hold the whole pyramid. Its 
 there: both pyramids then differ in their start and in nothing else.
 
 Levels that never saw what the one before makes add their errors up. ``projected`` lets one more discriminator judge
-whole samples through our features (Sauer et al. 2021, arXiv 2111.01007), and all levels follow it together.
+whole samples through our features (Sauer et al. 2021, arXiv 2111.01007), and all levels follow it together. It does
+not mind that samples are alike, and after some hundred steps they are; ``energy`` lets two draws of a class pay for
+being nearer to one another than to a photograph. A start that forgot kinds of images begins anew below the ``levels``
+of a pyramid that is there.
 
 Differs from the paper: the discriminators are held by a penalty on their slope at photographs (Mescheder et al. 2018,
 arXiv 1801.04406, equation 9: R1) and see an image and its enlarged coarse one changed at random alike (Zhao et al.
@@ -37,7 +40,7 @@ from torch.optim import Optimizer
 from velatura import catalog
 from velatura.errors import InputError
 from velatura.losses import adversarial
-from velatura.metrics.realism import kernel_distance, velatura_features
+from velatura.metrics.realism import NEIGHBOURS, kernel_distance, precision_recall, velatura_features
 from velatura.metrics.report import bootstrap
 from velatura.nets.lapgan import LAPGAN, STRONGER, LAPGANDiscriminator, enlarge, pyramid
 from velatura.nets.masked_encoder import Posterior
@@ -69,7 +72,9 @@ class LAPGANConfig(AdversarialConfig):
     size: int = Field(64, ge=16, description="side in pixels of the largest images")
     start_size: int = Field(8, ge=4, description="of the smallest: size, halved some times")
     start_kind: Literal["gan", "vae"] = Field("gan", description="who learns the smallest images")
-    levels: str | None = Field(None, description="pyramid whose levels are kept, for a VAE start: a name or a file")
+    levels: str | None = Field(
+        None, description="pyramid whose levels are taken: a VAE start learns alone below them, a GAN start with them"
+    )
     zoom: float = Field(0.1, ge=0, lt=1, description="share of the side that may be cut off, at random places")
     latent: int = Field(64, ge=1, description="how many numbers make the smallest image")
     basis: bool = Field(False, description="whether class means and principal components begin the smallest image")
@@ -86,8 +91,6 @@ class LAPGANConfig(AdversarialConfig):
 
     @model_validator(mode="after")
     def _fit(self) -> LAPGANConfig:
-        if self.levels and self.start_kind != "vae":
-            raise ValueError("levels are kept for a VAE start; a GAN start learns with its levels: start_kind=vae")
         if self.projected and self.size < AT_LEAST:
             raise ValueError(
                 f"projected={self.projected}: features take {AT_LEAST} pixels at least; got size {self.size}"
@@ -182,6 +185,7 @@ class TrainLAPGAN:
         self.networks: dict[str, nn.Module] = {"lapgan": net}
         if config.levels:
             net.levels.load_state_dict(_levels_of(config.levels, net))
+        if self.alone:
             net.levels.requires_grad_(False)
             return
         self.networks["discriminator"] = LAPGANDiscriminator(
@@ -197,6 +201,11 @@ class TrainLAPGAN:
         if config.still:
             net.levels[-config.still :].requires_grad_(False)
             self.networks["discriminator"].judges[-config.still :].requires_grad_(False)
+
+    @property
+    def alone(self) -> bool:
+        """Whether a VAE's start learns below levels that stand still."""
+        return bool(self.config.levels) and self.config.start_kind == "vae"
 
     @cached_property
     def pictures(self) -> Labelled:
@@ -250,7 +259,7 @@ class TrainLAPGAN:
         halved = pyramid(image, config.start_size)
         real = [each[: self._many(i, len(image))] for i, each in enumerate(halved[: len(halved) - config.still])]
         first, second = z.chunk(2)
-        if config.levels:
+        if self.alone:
             return self._start_alone(training, second, label, real[0])
         # Every level's photographs, and the coarse ones that it starts from.
         coarse = [self._jittered(each[: len(larger)]) for each, larger in pairwise(real)]
@@ -271,13 +280,9 @@ class TrainLAPGAN:
             return r1(logits, self._seen(real, coarse))
 
         slope = descend_critic(training, loss, penalty, config, step)
-        seen = {}
-        if self.onlooker:
-            whole, mine = self._whole(training, first, label, learning=False)
-            seen["projected"] = self.onlooker.descend(training, image[: len(whole)], whole, mine)
-
         with frozen(judge):
-            figures = self._follow(training, second, label, real, coarse, made) | seen
+            seen, whole = self._judge_whole(training, image, first, second, label)
+            figures = self._follow(training, second, label, real, coarse, made, whole) | seen
         sizes = [f"critic{each.shape[-1]}" for each in real][-len(parts) :]
         figures |= {**dict(zip(sizes, parts, strict=True)), "slope": slope}
         return {name: value.detach() for name, value in figures.items()}
@@ -290,8 +295,9 @@ class TrainLAPGAN:
         real: list[Tensor],
         coarse: list[Tensor],
         others: list[Tensor],
+        whole: Tensor | float,
     ) -> dict[str, Tensor]:
-        """Descend what the discriminators hold against the generators' images, and a VAE's bound.
+        """Descend what the discriminators hold against the generators' images, a VAE's bound, and `whole`.
 
         `others` are draws on the same coarse images.
         """
@@ -299,7 +305,7 @@ class TrainLAPGAN:
         images, posterior = net(z, label, coarse, real[0], len(coarse))
         judged = critic(self._seen(images, coarse), label)
         follow = [adversarial(each, True, config.loss, critic=False) for each in judged]
-        total = torch.stack(follow).sum()
+        total = torch.stack(follow).sum() + whole
         figures = {"generator": torch.stack(follow).mean()}
         if config.mean:
             levels = zip(images[1:], others[1:], real[1:], strict=True)
@@ -308,20 +314,28 @@ class TrainLAPGAN:
         if posterior is not None:
             figures |= self._bound(images[0], real[0], posterior)
             total = total + figures["bound"]
-        if self.onlooker:
-            figures["whole"] = self.onlooker.follow(training, *self._whole(training, z, label))
-            total = total + config.projected * figures["whole"]
         training.descend("lapgan", total)
         return figures
 
-    def _whole(
-        self, training: Training, z: Tensor, label: Tensor | None, learning: bool = True
-    ) -> tuple[Tensor, Tensor | None]:
-        """Make the largest images from nothing, and say of which classes they are."""
-        count = self.config.projected_batch
-        mine = None if label is None else label[:count]
-        with torch.set_grad_enabled(learning):
-            return training.networks["lapgan"](z[:count], mine).images[-1], mine
+    def _judge_whole(
+        self, training: Training, image: Tensor, first: Tensor, second: Tensor, label: Tensor | None
+    ) -> tuple[dict[str, Tensor], Tensor | float]:
+        """Let the projected discriminator learn; give its figures, and what the generators pay for whole samples."""
+        if not self.onlooker:
+            return {}, 0.0
+        config, net = self.config, training.networks["lapgan"]
+        image, first, second = (each[: config.projected_batch] for each in (image, first, second))
+        mine = None if label is None else label[: len(image)]
+        with torch.no_grad():
+            others = net(first, mine).images[-1]
+        figures = {"projected": self.onlooker.descend(training, image, others, mine)}
+        made = net(second, mine).images[-1]
+        figures["whole"] = self.onlooker.follow(training, made, mine)
+        total = config.projected * figures["whole"]
+        if config.energy:
+            figures["energy"] = self.onlooker.energy(training, made, others, image)
+            total = total + config.energy * figures["energy"]
+        return figures, total
 
     def _many(self, level: int, count: int) -> int:
         """How many of `count` photographs a level learns from."""
@@ -361,6 +375,7 @@ class TrainLAPGAN:
         """Kernel distances from held-out photographs: of the whole pyramid's samples, and of each level by itself.
 
         ``enlarged`` is the distance of the samples that the last level started from: the level has to be below it.
+        ``precision`` and ``recall`` of samples: the second falls when a start forgets kinds of images.
         ``alone`` and a size: what that level makes of held-out photographs at half the size.
         """
         assert isinstance(network, LAPGAN)
@@ -371,7 +386,11 @@ class TrainLAPGAN:
         real, drawn = self._halved(self.held[0]), torch.Generator().manual_seed(MEASURED)
         alone = _on(network, network.draw(len(real[0]), drawn), self.held[1] if network.classes else None, real[:-1])
         figures |= {f"alone{side}": (alone[i], side) for i, side in enumerate(network.sizes) if i}
-        return {name: self._distance(made, side) for name, (made, side) in figures.items()}
+        found = {name: self._distance(made, side) for name, (made, side) in figures.items()}
+        if len(real[0]) <= NEIGHBOURS:
+            return found
+        shares = precision_recall(self._features_of(images[-1], size), self.held_features[size])
+        return found | dict(zip(("precision", "recall"), shares, strict=True))
 
     @torch.no_grad()
     def evaluate(self, network: nn.Module) -> dict[str, Any]:
