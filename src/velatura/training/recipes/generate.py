@@ -10,7 +10,8 @@ arXiv 1801.04406, equation 9: R1) and sees photographs and made images changed a
 are few of them (Zhao et al. 2020, arXiv 2006.10738); the generator measured is a running average. The VAE's error is
 the logarithm of each image's mean squared one (Rybkin et al. 2021, arXiv 2006.13202), to which a content loss may be
 added.
-With ``projected`` a second discriminator looks through our features (Sauer et al. 2021, arXiv 2111.01007).
+With ``projected`` a second discriminator looks through our features (Sauer et al. 2021, arXiv 2111.01007), and with
+``energy`` draws pay for being too much alike there (Gneiting and Raftery 2007).
 ``dcgan_paper.toml`` is DCGAN as printed, ``vae_paper.toml`` a plain VAE with squared error.
 """
 

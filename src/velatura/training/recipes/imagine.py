@@ -10,7 +10,8 @@ generator's sentences are interpolated in place of a second term for as many mor
 made of these, too: else one picture that it was never shown passes for all of them; some wrong sentences are the right
 one with another colour. With ``projected`` a second discriminator looks through our features (Sauer et al. 2021, arXiv
 2111.01007); as it left a grid of single pixels, with ``spectral`` frequencies cost that are stronger than in photos
-(Durall et al. 2020, arXiv 2003.01826). ``imagine_paper.toml`` leaves out what can be left out.
+(Durall et al. 2020, arXiv 2003.01826), and with ``energy`` draws of a sentence that are too much alike (Gneiting and
+Raftery 2007). ``imagine_paper.toml`` leaves out what can be left out.
 """
 
 from __future__ import annotations
