@@ -194,8 +194,37 @@ def test_a_second_discriminator_looks_through_features(make):
     assert float(said[0]["whole"]) != 0
     assert all(p.requires_grad for p in recipe.networks["projected"].parameters())
     assert "energy" not in said[0]
-    recipe = make("dcgan-faces", "projected=2", "energy=5")
-    assert float(recipe.step(training_of(recipe), recipe.batch(0, 0), 0)["energy"]) != 0
+    with pytest.raises(InputError, match="features= names none"):
+        make("dcgan-faces", "projected=2", "features=")
+
+
+def test_draws_pay_for_being_alike_and_for_frequencies(make):
+    """Both are followed, not logged alone: without them the generator ends elsewhere."""
+    ends = []
+    for setting in ("energy=0", "energy=50", "spectral=50"):
+        recipe = make("dcgan-faces", "projected=2", "learning_rate=1e-3", setting)
+        training = training_of(recipe)
+        for step in range(2):
+            torch.manual_seed(step)
+            figures = recipe.step(training, recipe.batch(step, 0), step)
+        assert setting == "energy=0" or float(figures[setting.partition("=")[0]]) != 0
+        ends.append(torch.cat([p.detach().flatten() for p in recipe.networks["generator"].parameters()]))
+    assert not torch.equal(ends[0], ends[1])
+    assert not torch.equal(ends[0], ends[2])
+
+
+def test_a_discriminator_starts_from_weights(make, tmp_path: Path):
+    """The generator learns with the one that taught it, not with a beginner."""
+    first = make("dcgan-faces", "seed=1")
+    critic = first.networks["discriminator"]
+    file = tmp_path / "critic.safetensors"
+    architecture, arguments = first.others["discriminator"]
+    header = {"architecture": architecture, "arguments": arguments}
+    export.export_weights(dict(critic.state_dict()), file, header, torch.float32)
+    second = make("dcgan-faces", "steps=1", "critic_rate=1e-12", f"critic_start={file}")
+    train(second, tmp_path / "run", quiet=True)
+    for name, weight in second.networks["discriminator"].named_parameters():
+        torch.testing.assert_close(weight.detach(), critic.get_parameter(name).detach(), msg=name)
     with pytest.raises(InputError, match="features= names none"):
         make("dcgan-faces", "projected=2", "features=")
 

@@ -145,14 +145,17 @@ def test_a_projected_discriminator_judges_whole_samples(make, tmp_path: Path):
         again = make("projected=1", "projected_batch=3", f"energy={weight}")
         train(again, tmp_path / f"again-{weight}", quiet=True)
         assert torch.equal(again.networks["lapgan"].state_dict()[leave], after[leave]) == same
+    train(make("spectral=5"), tmp_path / "spectral", quiet=True)  # it needs no discriminator
+    assert "train/spectral" in (tmp_path / "spectral" / "log.csv").read_text().split("\n")[0]
     with pytest.raises(InputError, match=r"projected=1\.0.*features"):
         make("projected=1", "features=")
     with pytest.raises(InputError, match="32 pixels at least"):
         make("projected=1", "size=16")
     with pytest.raises(InputError, match=r"energy=5.*projected=2"):
         make("energy=5")
-    with pytest.raises(InputError, match=r"still=1.*projected=0"):
-        make("projected=1", "still=1")
+    for setting in ("projected=1", "spectral=1"):
+        with pytest.raises(InputError, match=r"still=1.*projected=0"):
+            make(setting, "still=1")
 
 
 def test_jitter_is_of_each_images_own_strength(make):

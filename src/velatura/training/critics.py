@@ -32,6 +32,7 @@ class AdversarialConfig(TrainConfig):
 
     features: str = Field("velatura", description="what images are compared in: velatura, a file, or nothing at all")
     loss: Literal["log", "hinge"] = Field("log", description="of generator and discriminator")
+    critic_start: str | None = Field(None, description="weights the discriminator starts from; as start")
     critic_rate: float = Field(3e-4, gt=0, description="learning rate of the discriminator")
     beta1: float = Field(0.0, ge=0, lt=1, description="Adam's first decay")
     penalty: float = Field(1.0, ge=0, description="weight gamma of R1; 0 = none")
@@ -46,6 +47,7 @@ class AdversarialConfig(TrainConfig):
         ge=0,
         description="weight of the energy score, through the same features: draws are to vary as photographs do",
     )
+    spectral: float = Field(0.0, ge=0, description="weight of frequencies that are stronger than in photographs")
 
     @model_validator(mode="after")
     def _looks_through_features(self) -> Self:

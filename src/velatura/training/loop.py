@@ -198,10 +198,13 @@ def train(
     first = next(iter(recipe.networks))
     # What the first process sees counts: another machine may see a shared folder late.
     found = fabric.broadcast(checkpoint.latest(run) if resume else None)
-    if config.start and not found:
-        recipe.networks[first].load_state_dict(load_state(config.start, recipe.networks[first]))
-    elif not found and (begin := getattr(recipe, "begin", None)):
-        begin()
+    if not found:
+        if not config.start and (begin := getattr(recipe, "begin", None)):
+            begin()
+        starts = {first: config.start, "discriminator": getattr(config, "critic_start", None)}
+        for name, weights in starts.items():
+            if weights:
+                recipe.networks[name].load_state_dict(load_state(weights, recipe.networks[name]))
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         # Statistics of the whole batch, not of one share; torch has this for CUDA only.
         recipe.networks = {

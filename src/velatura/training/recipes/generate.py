@@ -10,8 +10,9 @@ arXiv 1801.04406, equation 9: R1) and sees photographs and made images changed a
 are few of them (Zhao et al. 2020, arXiv 2006.10738); the generator measured is a running average. The VAE's error is
 the logarithm of each image's mean squared one (Rybkin et al. 2021, arXiv 2006.13202), to which a content loss may be
 added.
-With ``projected`` a second discriminator looks through our features (Sauer et al. 2021, arXiv 2111.01007), and with
-``energy`` draws pay for being too much alike there (Gneiting and Raftery 2007).
+With ``projected`` a second discriminator looks through our features (Sauer et al. 2021, arXiv 2111.01007), with
+``energy`` draws pay for being too much alike there (Gneiting and Raftery 2007), and with ``spectral`` frequencies cost
+that are stronger than in photographs (Durall et al. 2020, arXiv 2003.01826): the second discriminator leaves a grid.
 ``dcgan_paper.toml`` is DCGAN as printed, ``vae_paper.toml`` a plain VAE with squared error.
 """
 
@@ -28,7 +29,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from velatura.losses import adversarial
+from velatura.losses import adversarial, spectral
 from velatura.metrics.realism import kernel_distance, velatura_features
 from velatura.metrics.report import bootstrap
 from velatura.nets.dcgan import Discriminator, Generator
@@ -218,6 +219,9 @@ class TrainDCGAN(_Pictured):
                 if config.energy:
                     figures["energy"] = self.onlooker.energy(training, made, others, image)
                     follow = follow + config.energy * figures["energy"]
+            if config.spectral:
+                figures["spectral"] = spectral(made, image)
+                follow = follow + config.spectral * figures["spectral"]
             training.descend("generator", follow)
         return {name: value.detach() for name, value in figures.items()}
 

@@ -118,7 +118,6 @@ class ImagineConfig(_WordsConfig, AdversarialConfig):
     width: int = Field(48, ge=4, description="channels of the generator at half the size")
     basis: int = Field(0, ge=0, description="side of the principal components that begin the noise; 0 = none")
     critic_width: int = Field(48, ge=4, description="channels of the discriminator at half the size")
-    spectral: float = Field(0.0, ge=0, description="weight of frequencies that are stronger than in photographs")
     recolored: float = Field(0.5, ge=0, le=1, description="share of wrong sentences that differ in the colour alone")
 
 

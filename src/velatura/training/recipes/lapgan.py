@@ -39,7 +39,7 @@ from torch.optim import Optimizer
 
 from velatura import catalog
 from velatura.errors import InputError
-from velatura.losses import adversarial
+from velatura.losses import adversarial, spectral
 from velatura.metrics.realism import NEIGHBOURS, kernel_distance, precision_recall, velatura_features
 from velatura.metrics.report import bootstrap
 from velatura.nets.lapgan import LAPGAN, STRONGER, LAPGANDiscriminator, enlarge, pyramid
@@ -95,8 +95,10 @@ class LAPGANConfig(AdversarialConfig):
             raise ValueError(
                 f"projected={self.projected}: features take {AT_LEAST} pixels at least; got size {self.size}"
             )
-        if self.projected and self.still:
-            raise ValueError(f"still={self.still}: with a discriminator of whole samples all sizes learn; projected=0")
+        if self.still and (self.projected or self.spectral):
+            raise ValueError(
+                f"still={self.still}: what looks at whole samples teaches all sizes; projected=0 and spectral=0"
+            )
         if self.start_size << self.still >= self.size:
             raise ValueError(f"still={self.still}: no level is left that learns, from {self.start_size} to {self.size}")
         return self
@@ -321,20 +323,26 @@ class TrainLAPGAN:
         self, training: Training, image: Tensor, first: Tensor, second: Tensor, label: Tensor | None
     ) -> tuple[dict[str, Tensor], Tensor | float]:
         """Let the projected discriminator learn; give its figures, and what the generators pay for whole samples."""
-        if not self.onlooker:
-            return {}, 0.0
         config, net = self.config, training.networks["lapgan"]
+        if not (self.onlooker or config.spectral):
+            return {}, 0.0
         image, first, second = (each[: config.projected_batch] for each in (image, first, second))
         mine = None if label is None else label[: len(image)]
-        with torch.no_grad():
-            others = net(first, mine).images[-1]
-        figures = {"projected": self.onlooker.descend(training, image, others, mine)}
         made = net(second, mine).images[-1]
-        figures["whole"] = self.onlooker.follow(training, made, mine)
-        total = config.projected * figures["whole"]
-        if config.energy:
-            figures["energy"] = self.onlooker.energy(training, made, others, image)
-            total = total + config.energy * figures["energy"]
+        figures: dict[str, Tensor] = {}
+        total = torch.zeros((), device=made.device)
+        if self.onlooker:
+            with torch.no_grad():
+                others = net(first, mine).images[-1]
+            figures["projected"] = self.onlooker.descend(training, image, others, mine)
+            figures["whole"] = self.onlooker.follow(training, made, mine)
+            total = config.projected * figures["whole"]
+            if config.energy:
+                figures["energy"] = self.onlooker.energy(training, made, others, image)
+                total = total + config.energy * figures["energy"]
+        if config.spectral:
+            figures["spectral"] = spectral(made, image)
+            total = total + config.spectral * figures["spectral"]
         return figures, total
 
     def _many(self, level: int, count: int) -> int:
