@@ -41,7 +41,7 @@ Extractor = Callable[[Tensor, Iterable[str]], dict[str, Tensor]]
 EPSILON = 1e-3  # Charbonnier: Lai et al. 2017 (LapSRN, arXiv 1704.03915), section 3.3
 FLOOR = 0.01  # of what a map or a Gram matrix holds: what two images do not differ in is not to be matched exactly
 TINY = 1e-12  # a map of nothing but zeros
-UNSEEN = 1e-4**2  # power of a frequency that no eye sees: an amplitude of a fortieth of a step of 8 bits
+UNSEEN = 1e-4**2  # power of a frequency that no eye sees: an amplitude of a twentieth of a step of 8 bits
 
 
 class FeatureMaps(Protocol):
@@ -385,7 +385,7 @@ def spectral(images: Tensor, targets: Tensor) -> Tensor:
     """Find frequencies that are too strong: mean square of the logarithm by which a set's mean power exceeds another's.
 
     What a generator makes of single pixels, a grid above all, discriminators may never find; the spectrum has it at
-    once. After Durall, Keuper, Keuper, "Watch your Up-Convolution", 2020 (arXiv 2003.01826), section 3.3. Differs from
+    once. After Durall, Keuper, Keuper, "Watch your Up-Convolution", 2020 (arXiv 2003.01826), section 4. Differs from
     the paper: frequencies of all directions are compared, not rings of them, so that a grid stays apart from what is
     fine in every direction; a squared logarithm in place of cross entropy; photographs of the batch in place of a mean
     over the set; and what is too weak costs nothing, else a generator pays for weak frequencies with a single bright
@@ -395,7 +395,7 @@ def spectral(images: Tensor, targets: Tensor) -> Tensor:
     ----------
     images, targets : Tensor of float32, (N, C, H, W)
         0..1. The sets need not be of the same number. With few images chance costs, too: sets of 32 of the same
-        spectrum pay about .03, a slight push towards what is smooth.
+        spectrum pay about .03, sets of 16 .07, a slight push towards what is smooth.
 
     Returns
     -------
@@ -424,9 +424,14 @@ def _power(images: Tensor) -> Tensor:
 def energy_score(one: Tensor, other: Tensor, real: Tensor) -> Tensor:
     """Score two draws as forecasts of a photograph: near it, but no nearer to one another than to it.
 
-    Gneiting and Raftery, "Strictly Proper Scoring Rules, Prediction, and Estimation", 2007, section 4.2. Nothing has a
-    lower expected score than draws of the distribution that the photograph is of: a generator whose draws are all alike
-    pays for it, and a discriminator that sees one image at a time does not mind.
+    Gneiting and Raftery, "Strictly Proper Scoring Rules, Prediction, and Estimation", 2007, section 4.3, equation 22
+    with beta = 1. Nothing has a better expected score than draws of the distribution that the photograph is of: a
+    generator whose draws are all alike pays for it at once.
+
+    Differs from the paper: lower is better; the difference is a root mean square; and the distance of the two draws has
+    its full weight in place of half of it, as the gradient is by one draw of the two. So the gradient by `one` is, in
+    expectation, that of the score, but the value is not the score: it is negative where draws vary more than
+    photographs do.
 
     Parameters
     ----------
@@ -438,14 +443,14 @@ def energy_score(one: Tensor, other: Tensor, real: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        Mean of the root mean squared difference to the photograph, less that to the other draw; 0 where draws are such
-        as photographs. Its gradient by the first draw is, in expectation, the whole gradient of the score.
+        Mean of the root mean squared difference to the photograph, less that to the other draw; 0 in expectation where
+        draws are such as photographs.
 
     Examples
     --------
     >>> draws = torch.randn(3, 100_000, 1, generator=torch.Generator().manual_seed(0))
-    >>> [round(energy_score(k * draws[0], k * draws[1], draws[2]).item(), 1) + 0 for k in (0.1, 1)]
-    [0.7, 0.0]
+    >>> [round(energy_score(k * draws[0], k * draws[1], draws[2]).item(), 1) + 0 for k in (0.1, 1, 3)]
+    [0.7, 0.0, -0.9]
     """
     near, apart = ((each.detach() - one).flatten(1).square().mean(1).add(1e-8).sqrt() for each in (real, other))
     return (near - apart).mean()

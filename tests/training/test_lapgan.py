@@ -145,17 +145,37 @@ def test_a_projected_discriminator_judges_whole_samples(make, tmp_path: Path):
         again = make("projected=1", "projected_batch=3", f"energy={weight}")
         train(again, tmp_path / f"again-{weight}", quiet=True)
         assert torch.equal(again.networks["lapgan"].state_dict()[leave], after[leave]) == same
-    train(make("spectral=5"), tmp_path / "spectral", quiet=True)  # it needs no discriminator
-    assert "train/spectral" in (tmp_path / "spectral" / "log.csv").read_text().split("\n")[0]
+    ends = []
+    for weight in (0, 500):  # it needs no discriminator
+        again = make(f"spectral={weight}")
+        train(again, tmp_path / f"spectral-{weight}", quiet=True)
+        ends.append(again.networks["lapgan"].state_dict()[leave])
+    assert not torch.equal(*ends)
+    with pytest.raises(InputError, match=r"^spectral=1.*its bound"):
+        make("spectral=1", "start_kind=vae", "levels=some")
+    with pytest.raises(InputError, match=r"^levels=some.*name one"):
+        make("start=lapgan-flowers", "levels=some")
     with pytest.raises(InputError, match=r"projected=1\.0.*features"):
         make("projected=1", "features=")
     with pytest.raises(InputError, match="32 pixels at least"):
         make("projected=1", "size=16")
-    with pytest.raises(InputError, match=r"energy=5.*projected=2"):
+    with pytest.raises(InputError, match=r"^energy=5.*projected=2, or energy=0$"):
         make("energy=5")
     for setting in ("projected=1", "spectral=1"):
         with pytest.raises(InputError, match=r"still=1.*projected=0"):
             make(setting, "still=1")
+
+
+def test_precision_and_recall_are_told_apart(make):
+    """Held-out pictures that are one sample over and over: all of them are recalled, one sample in six is precise."""
+    recipe = make()
+    network = recipe.networks["lapgan"].eval()
+    one = recipe._made(network, seed=6)[-1][:1]
+    held = one + 1e-3 * torch.randn(6, *one.shape[1:], generator=torch.Generator().manual_seed(0))
+    recipe.held = held, torch.zeros(6, dtype=torch.int64)
+    found = recipe.held_out(network)
+    assert found["precision"] == pytest.approx(1 / 6)
+    assert found["recall"] == 1
 
 
 def test_jitter_is_of_each_images_own_strength(make):

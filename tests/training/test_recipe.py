@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from velatura.errors import InputError, ModelError
 from velatura.training import checkpoint, recipes
+from velatura.training.critics import AdversarialConfig
 from velatura.training.recipe import TrainConfig, make_config
 
 
@@ -39,6 +40,11 @@ def test_refusals_are_one_line(setting, said):
         make_config(TrainConfig, settings=[setting])
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_rule_of_several_settings_speaks_for_itself():
+    with pytest.raises(InputError, match=r"^energy=5\.0: .*projected=2, or energy=0$"):
+        make_config(AdversarialConfig, settings=["energy=5"])
 
 
 def test_files_are_refused_in_one_line(tmp_path):

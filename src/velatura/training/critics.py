@@ -32,7 +32,6 @@ class AdversarialConfig(TrainConfig):
 
     features: str = Field("velatura", description="what images are compared in: velatura, a file, or nothing at all")
     loss: Literal["log", "hinge"] = Field("log", description="of generator and discriminator")
-    critic_start: str | None = Field(None, description="weights the discriminator starts from; as start")
     critic_rate: float = Field(3e-4, gt=0, description="learning rate of the discriminator")
     beta1: float = Field(0.0, ge=0, lt=1, description="Adam's first decay")
     penalty: float = Field(1.0, ge=0, description="weight gamma of R1; 0 = none")
@@ -54,7 +53,9 @@ class AdversarialConfig(TrainConfig):
         if self.projected and not self.features:
             raise ValueError(f"projected={self.projected}: it looks through features, and features= names none")
         if self.energy and not self.projected:
-            raise ValueError(f"energy={self.energy}: it is of what the projected discriminator looks at; projected=2")
+            raise ValueError(
+                f"energy={self.energy}: it is of what the projected discriminator looks at; projected=2, or energy=0"
+            )
         return self
 
 
@@ -239,7 +240,7 @@ class ProjectedCritic:
     def energy(self, training: Training, made: Tensor, other: Tensor, image: Tensor) -> Tensor:
         """Give what the generator pays for draws that vary less than photographs do, or that are not like them.
 
-        The discriminators look at one image at a time, and do not mind that all are alike.
+        The discriminators look at one image at a time, and are slow to mind that all are alike.
 
         Parameters
         ----------

@@ -8,7 +8,8 @@ no random state exists that a checkpoint could miss. On a CPU, a run that was ki
 one tensor for tensor.
 
 Several processes share each batch out: the losses are those of one process within rounding, as far as images are
-treated one by one (batch normalisation and noise that a step draws are each process's own).
+treated one by one (batch normalisation, noise that a step draws, and what compares sets of images, as the spectral loss
+does, are each process's own).
 
     RUN/config.json     the settings
     RUN/log.csv         training and held-out figures side by side

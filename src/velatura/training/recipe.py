@@ -92,6 +92,8 @@ def make_config(model: type[Config], *tables: Path | Mapping[str, Any], settings
         return model(**values)
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:  # a rule of several settings, which says them
+            raise InputError(first["msg"].removeprefix("Value error, ")) from None
         name = ".".join(str(part) for part in first["loc"])
         raise InputError(f"setting {name} = {first.get('input')!r}: {first['msg']}") from None
 

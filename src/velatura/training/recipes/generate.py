@@ -74,6 +74,7 @@ class DCGANConfig(_GeneratorConfig, AdversarialConfig):
     form: Literal["residual", "paper"] = Field("residual", description="our networks, or the paper's")
     prior: Literal["normal", "uniform"] = Field("normal", description="what latents are drawn from")
     norm: Literal["pixel", "batch"] = Field("batch", description="of our generator")
+    critic_start: str | None = Field(None, description="weights the discriminator starts from; as start")
     critic_width: int = Field(48, ge=4, description="channels of the discriminator at half the size")
 
 
