@@ -41,6 +41,14 @@ def test_a_folder_a_grid_and_latents(capsys: pytest.CaptureFixture[str]):
         assert Path("again", name).read_bytes() == Path("out", name).read_bytes()
 
 
+def test_a_grid_alone(capsys: pytest.CaptureFixture[str]):
+    words = "generate dcgan.safetensors -n 3 --seed 7 --grid grid.png --save-latents z.safetensors"
+    assert main(words.split()) == 0
+    assert capsys.readouterr().out.startswith("grid.png: 3 images, 32 x 32")
+    assert [path for path in Path().iterdir() if path.is_dir()] == []
+    assert np.array_equal(pixels("grid.png"), Generate("dcgan.safetensors")(3, seed=7).grid.pixels)
+
+
 def test_an_interpolation_as_images_and_as_an_animation(capsys: pytest.CaptureFixture[str]):
     words = "generate lapgan.safetensors --class sea --interpolate 0,2 --frames 3"
     assert main([*words.split(), "-o", "out"]) == 0
@@ -69,6 +77,7 @@ def test_draws_of_a_photograph():
         ("dcgan.safetensors --class sea -o out", "knows no classes"),
         ("dcgan.safetensors --device tpu -o out", "unknown device 'tpu'"),
         ("dcgan.safetensors --grid vae.safetensors -o out", "vae.safetensors: exists"),
+        ("dcgan.safetensors -n 2", "nowhere to write: -o DIR for a file each, --grid FILE"),
         ("vae-face -o out", "did you mean 'vae-faces'"),
     ],
 )

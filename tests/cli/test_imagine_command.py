@@ -36,6 +36,13 @@ def test_a_folder_and_a_grid(capsys: pytest.CaptureFixture[str]):
     assert main(words) == 2  # nothing is replaced
 
 
+def test_a_grid_alone(capsys: pytest.CaptureFixture[str]):
+    assert main(["imagine", "red", "-n", "3", "--grid", "grid.png", "--json", *MODEL]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["output"], result["files"]) == ("grid.png", ["grid.png"])
+    assert [path for path in Path().iterdir() if path.is_dir()] == []
+
+
 def test_interpolation_and_style():
     assert main(["imagine", "--interpolate", "red", "a blue flower", "--frames", "3", "-o", "between", *MODEL]) == 0
     assert len(list(Path("between").iterdir())) == 3
@@ -51,6 +58,7 @@ def test_interpolation_and_style():
         (["--interpolate", "red", "blue", "-n", "3", "-o", "out", *MODEL], "-n belongs to a text"),
         (["-o", "out", *MODEL], "expected a text"),
         (["red", "-n", "0", "-o", "out", *MODEL], "count"),
+        (["red", *MODEL], "nowhere to write"),
         (["red", "-o", "out", "--device", "tpu", *MODEL], "unknown device"),
         (["red", "-o", "out", "--model", "srcnn"], "TextToImage"),
         (["red", "-o", "out", "--style", "none.png", *MODEL], "none.png"),

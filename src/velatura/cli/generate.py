@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from velatura.cli.common import RunOptions, flag, progress_bar
-from velatura.cli.sheet import check_folder, reading, report, subject, writing
+from velatura.cli.sheet import check_folder, given_folder, reading, report, subject, writing
 from velatura.device import limit_threads
 from velatura.errors import InputError
 from velatura.image import check_output
@@ -23,6 +23,7 @@ _ANIMATION = ".webp"
 
 _EXAMPLES = """\
 Examples:
+  velatura generate dcgan-faces -n 16 --grid faces.png
   velatura generate vae-faces -n 16 --seed 7 -o faces/ --grid faces.png
   velatura generate vae-faces --seed 7 --interpolate 0,3 --frames 60 -o between.webp
   velatura generate lapgan-scenes -n 8 --class sea --upscale 4 -o seas/
@@ -42,13 +43,13 @@ def _generate(
     /,
     *,
     out: Annotated[
-        str,
+        str | None,
         subject(
             name=["--output", "-o"],
             metavar="DIR",
             help="Folder of the images, made if need be; or a .webp: an animation of an interpolation.",
         ),
-    ],
+    ] = None,
     count: Annotated[str | None, flag(_FIELDS["count"], "--count", "-n", metavar="COUNT")] = None,
     seed: Annotated[str | None, flag(_FIELDS["seed"])] = None,
     truncation: Annotated[str | None, flag(_FIELDS["truncation"])] = None,
@@ -63,7 +64,7 @@ def _generate(
         str | None, reading(metavar="FILE", help="What --save-latents wrote, instead of a seed.")
     ] = None,
     save_latents: Annotated[str | None, writing(help="Write what the images were made from (.safetensors).")] = None,
-    grid: Annotated[str | None, writing(help="Write all images as one, side by side, too.")] = None,
+    grid: Annotated[str | None, writing(help="Write all images as one, side by side; without -o, that alone.")] = None,
     shared: Annotated[RunOptions, Parameter(name="*")] = RunOptions(),  # noqa: B008  it is frozen
 ) -> int:
     """Make images and say what was written."""
@@ -80,7 +81,9 @@ def _generate(
     params = parse_params(GenerateParams, asked)
     if params.interpolate is None and frames is not None:
         raise InputError("--frames belongs to --interpolate A,B; -n says how many images there are")
-    _check_place(Path(out), params, overwrite=shared.overwrite)
+    folder = given_folder(out, grid)
+    if folder is not None:
+        _check_place(folder, params, overwrite=shared.overwrite)
     for path in (grid, save_latents):
         if path is not None and Path(path).exists() and not shared.overwrite:
             raise InputError(f"{path}: exists; --overwrite replaces it")
@@ -91,7 +94,7 @@ def _generate(
         task = Generate.from_pretrained(model, device=shared.device)
         made = task(coarse=coarse, latents=latents, progress=progress, **asked)
         marked = {"overwrite": shared.overwrite, "mark": not shared.no_mark}
-        written = _write(made, Path(out), marked)
+        written = [] if folder is None else _write(made, folder, marked)
         if grid is not None:
             written.append(made.save_grid(grid, **marked))
         if save_latents is not None:

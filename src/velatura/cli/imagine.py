@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 import warnings
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
 from velatura.cli.common import RunOptions, flag, progress_bar
-from velatura.cli.sheet import check_folder, reading, report, subject, writing
+from velatura.cli.sheet import check_folder, given_folder, reading, report, subject, writing
 from velatura.device import limit_threads
 from velatura.errors import InputError
 from velatura.image import check_output
@@ -23,6 +22,7 @@ _FIELDS = ImagineParams.model_fields
 
 _EXAMPLES = """\
 Examples:
+  velatura imagine "a red flower with a yellow centre" -n 8 --grid flowers.png
   velatura imagine "a red flower with a yellow centre" -n 4 --seed 7 -o flowers/
   velatura imagine "this flower has blue petals" --style photo.jpg -n 4 -o flowers/ --upscale 4
   velatura imagine --interpolate "a yellow flower" "a blue flower" --frames 12 -o between/ --grid between.png
@@ -42,8 +42,8 @@ def _imagine(
     /,
     *,
     out: Annotated[
-        str, subject(name=["--output", "-o"], metavar="DIR", help="Folder of the pictures, made if need be.")
-    ],
+        str | None, subject(name=["--output", "-o"], metavar="DIR", help="Folder of the pictures, made if need be.")
+    ] = None,
     count: Annotated[str | None, flag(_FIELDS["count"], "--count", "-n", metavar="COUNT")] = None,
     seed: Annotated[str | None, flag(_FIELDS["seed"])] = None,
     style: Annotated[str | None, reading(metavar="IMAGE", help="Take background and pose from this picture.")] = None,
@@ -53,7 +53,9 @@ def _imagine(
     model: Annotated[
         str | None, reading(metavar="NAME|FILE", help=f"flowers, emoji, or a file; default: {MODEL}.")
     ] = None,
-    grid: Annotated[str | None, writing(help="Write all pictures as one, side by side, too.")] = None,
+    grid: Annotated[
+        str | None, writing(help="Write all pictures as one, side by side; without -o, that alone.")
+    ] = None,
     shared: Annotated[RunOptions, Parameter(name="*")] = RunOptions(),  # noqa: B008  it is frozen
 ) -> int:
     """Make pictures and say what was written."""
@@ -70,7 +72,9 @@ def _imagine(
         raise InputError("--frames belongs to --interpolate; -n says how many pictures there are")
     if params.interpolate is not None and count is not None:
         raise InputError("-n belongs to a text; --frames says how many pictures an interpolation has")
-    check_folder(Path(out), "--grid FILE puts all pictures into one")
+    folder = given_folder(out, grid)
+    if folder is not None:
+        check_folder(folder, "--grid FILE puts all pictures into one")
     if grid is not None:
         check_output(grid, inputs=[style] if style else [], overwrite=shared.overwrite)
     start = time.perf_counter()
@@ -78,7 +82,7 @@ def _imagine(
     with limit_threads(shared.threads), hushed, progress_bar(quiet=shared.quiet) as progress:
         made = Imagine.from_pretrained(model, device=shared.device)(text, style=style, progress=progress, **asked)
         marked = {"overwrite": shared.overwrite, "mark": not shared.no_mark}
-        written = made.save(out, **marked)
+        written = [] if folder is None else made.save(folder, **marked)
         if grid is not None:
             written.append(made.save_grid(grid, **marked))
     seconds = time.perf_counter() - start

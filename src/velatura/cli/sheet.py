@@ -13,12 +13,25 @@ from velatura.cli.common import RunOptions, print_json
 from velatura.errors import InputError
 from velatura.image import SUFFIXES, Sheet
 
-__all__ = ["check_folder", "reading", "report", "subject", "writing"]
+__all__ = ["check_folder", "given_folder", "reading", "report", "subject", "writing"]
 
 #: Declare what stands first, an option that names a file to read, and one that names a file to write.
 subject = partial(Parameter, group=Group("Images", sort_key=1))
 reading = partial(Parameter, group=Group("Options", sort_key=2))
 writing = partial(Parameter, group=Group("Output", sort_key=3), metavar="FILE")
+
+
+def given_folder(out: str | None, grid: str | None) -> Path | None:
+    """Give the folder that was asked for, or None where the sheet of all pictures is enough.
+
+    Raises
+    ------
+    InputError
+        Neither is given: nothing would be written.
+    """
+    if out is None and grid is None:
+        raise InputError("nowhere to write: -o DIR for a file each, --grid FILE for all on one sheet, or both")
+    return None if out is None else Path(out)
 
 
 def check_folder(out: Path, advice: str) -> None:
@@ -37,7 +50,7 @@ def check_folder(out: Path, advice: str) -> None:
 
 def report(
     made: Sheet,
-    out: str,
+    out: str | None,
     written: Sequence[Path],
     seconds: float,
     shared: RunOptions,
@@ -51,8 +64,8 @@ def report(
     Parameters
     ----------
     made : Sheet
-    out : str
-        As it was given.
+    out : str or None
+        As it was given; without it the first of ``beside`` is what was asked for.
     written : sequence of Path
         All files.
     seconds : float
@@ -65,9 +78,10 @@ def report(
         What the JSON object has beside the usual.
     """
     size = made.pictures[0]
+    place, *others = [path for path in (out, *beside) if path]
     if shared.json:
         print_json(
-            output=out,
+            output=place,
             files=[str(path) for path in written],
             count=len(made.pictures),
             width=size.width,
@@ -77,5 +91,5 @@ def report(
             made_by=made.made_by,
         )
     elif not shared.quiet:
-        files = "".join(f"; {path}" for path in beside if path)
-        print(f"{out}: {len(made.pictures)} {noun}, {size.width} x {size.height}, {seconds:.1f} s{files}")
+        files = "".join(f"; {path}" for path in others)
+        print(f"{place}: {len(made.pictures)} {noun}, {size.width} x {size.height}, {seconds:.1f} s{files}")
