@@ -73,8 +73,7 @@ class LAPGANConfig(AdversarialConfig):
     start_size: int = Field(8, ge=4, description="of the smallest: size, halved some times")
     start_kind: Literal["gan", "vae"] = Field("gan", description="who learns the smallest images")
     levels: str | None = Field(
-        None,
-        description="pyramid whose levels are taken: a VAE start learns alone below them, a GAN start with them",
+        None, description="pyramid whose levels are taken: a VAE start learns alone below them, a GAN start with them"
     )
     zoom: float = Field(0.1, ge=0, lt=1, description="share of the side that may be cut off, at random places")
     latent: int = Field(64, ge=1, description="how many numbers make the smallest image")
