@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.optim import Adam, Optimizer
 
 from velatura.errors import InputError
-from velatura.losses import adversarial, energy_score
+from velatura.losses import adversarial, energy_score, spectral
 from velatura.nets.features import Features
 from velatura.nets.projected import ProjectedDiscriminator
 from velatura.training.recipe import TrainConfig
@@ -21,7 +21,7 @@ from velatura.training.recipe import TrainConfig
 if TYPE_CHECKING:  # measuring a network needs no Lightning
     from velatura.training.loop import Training
 
-__all__ = ["AdversarialConfig", "ProjectedCritic", "adam", "augment", "descend_critic", "frozen", "r1"]
+__all__ = ["AdversarialConfig", "ProjectedCritic", "adam", "augment", "beside", "descend_critic", "frozen", "r1"]
 
 SHIFT, CUT = 1 / 8, 1 / 2  # of the side: Zhao et al. 2020, section 3.2
 LOOKED_AT = ("stride4", "stride8", "stride16")  # layers of the features that a projected discriminator sees
@@ -269,6 +269,54 @@ class ProjectedCritic:
         features = self.features.to(image.device)
         with training.fabric.autocast():
             return features(augment(image).expand(-1, 3, -1, -1), LOOKED_AT)  # grey as RGB
+
+
+def beside(
+    onlooker: ProjectedCritic | None,
+    training: Training,
+    config: AdversarialConfig,
+    made: Tensor,
+    others: Tensor,
+    image: Tensor,
+    label: Tensor | None = None,
+    paired: slice = slice(None),
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Give what a generator pays beside what its own discriminator holds against it.
+
+    Parameters
+    ----------
+    onlooker : ProjectedCritic or None
+    training : Training
+    config : AdversarialConfig
+        The weights: ``projected``, ``energy``, ``spectral``; what has none is left out.
+    made, others : Tensor of float32, (N, C, H, W)
+        Two draws of each label; the gradient is by the first.
+    image : Tensor of float32, (N, C, H, W)
+        Photographs.
+    label : Tensor, optional
+        What was asked for.
+    paired : slice
+        Which photographs have the label of the draws beside them.
+
+    Returns
+    -------
+    figures : dict of str to Tensor
+        ``whole`` of the onlooker, ``energy`` and ``spectral``, without weights.
+    total : Tensor
+        Their weighted sum.
+    """
+    figures: dict[str, Tensor] = {}
+    total = torch.zeros((), device=made.device)
+    if onlooker:
+        figures["whole"] = onlooker.follow(training, made, label)
+        total = total + config.projected * figures["whole"]
+        if config.energy:
+            figures["energy"] = onlooker.energy(training, made[paired], others[paired], image[paired])
+            total = total + config.energy * figures["energy"]
+    if config.spectral:
+        figures["spectral"] = spectral(made, image)
+        total = total + config.spectral * figures["spectral"]
+    return figures, total
 
 
 def _hinge(logits: Sequence[Tensor], real: bool) -> Tensor:

@@ -29,7 +29,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from velatura.losses import adversarial, spectral
+from velatura.losses import adversarial
 from velatura.metrics.realism import kernel_distance, velatura_features
 from velatura.metrics.report import bootstrap
 from velatura.nets.dcgan import Discriminator, Generator
@@ -37,7 +37,16 @@ from velatura.nets.masked_encoder import Posterior
 from velatura.nets.vae import VAE
 from velatura.ops.latents import great_circle
 from velatura.perceptual import load_features
-from velatura.training.critics import AdversarialConfig, ProjectedCritic, adam, augment, descend_critic, frozen, r1
+from velatura.training.critics import (
+    AdversarialConfig,
+    ProjectedCritic,
+    adam,
+    augment,
+    beside,
+    descend_critic,
+    frozen,
+    r1,
+)
 from velatura.training.muon import Muon
 from velatura.training.pictures import Pictures, PicturesConfig, contact_sheet
 from velatura.training.recipes import inpaint
@@ -214,16 +223,9 @@ class TrainDCGAN(_Pictured):
         with frozen(judge):
             made = generator(second)
             figures["generator"] = follow = adversarial(critic(self._seen(made)), True, config.loss, critic=False)
-            if self.onlooker:
-                figures["whole"] = self.onlooker.follow(training, made)
-                follow = follow + config.projected * figures["whole"]
-                if config.energy:
-                    figures["energy"] = self.onlooker.energy(training, made, others, image)
-                    follow = follow + config.energy * figures["energy"]
-            if config.spectral:
-                figures["spectral"] = spectral(made, image)
-                follow = follow + config.spectral * figures["spectral"]
-            training.descend("generator", follow)
+            found, more = beside(self.onlooker, training, config, made, others, image)
+            figures |= found
+            training.descend("generator", follow + more)
         return {name: value.detach() for name, value in figures.items()}
 
     def held_out(self, network: nn.Module) -> dict[str, float]:

@@ -31,7 +31,7 @@ from torch.optim import Adam, Optimizer
 
 from velatura.catalog import load, open_weights
 from velatura.errors import InputError
-from velatura.losses import adversarial, spectral
+from velatura.losses import adversarial
 from velatura.metrics.report import bootstrap
 from velatura.nets.gan_cls import MatchingDiscriminator, TextToImage
 from velatura.nets.text_encoder import PADDING, UNKNOWN, JointEmbedding, pooled_maps, structured_loss
@@ -39,7 +39,16 @@ from velatura.ops.color_names import petal_colors
 from velatura.perceptual import load_features
 from velatura.training import captions, data
 from velatura.training.captions import Captioned
-from velatura.training.critics import AdversarialConfig, ProjectedCritic, adam, augment, descend_critic, frozen, r1
+from velatura.training.critics import (
+    AdversarialConfig,
+    ProjectedCritic,
+    adam,
+    augment,
+    beside,
+    descend_critic,
+    frozen,
+    r1,
+)
 from velatura.training.pictures import contact_sheet
 from velatura.training.recipe import TrainConfig
 from velatura.training.recipes.generate import kernel_distance
@@ -358,17 +367,11 @@ class TrainImagine(_Worded):
             made = imagine(second, asked)
             (fake,) = critic(self._seen(made), asked)
             figures["generator"] = follow = adversarial(fake, True, config.loss, critic=False)
-            if self.onlooker:
-                figures["whole"] = self.onlooker.follow(training, made, asked)
-                follow = follow + config.projected * figures["whole"]
-                if config.energy:  # of sentences that a photograph has, not of what lies between two
-                    said = slice(len(asked) // 2 if "int" in config.variant else 0, None)
-                    figures["energy"] = self.onlooker.energy(training, made[said], others[said], image[said])
-                    follow = follow + config.energy * figures["energy"]
-            if config.spectral:
-                figures["spectral"] = spectral(made, image)
-                follow = follow + config.spectral * figures["spectral"]
-            training.descend("imagine", follow)
+            # A photograph has a sentence, not what lies between two.
+            said = slice(len(asked) // 2 if "int" in config.variant else 0, None)
+            found, more = beside(self.onlooker, training, config, made, others, image, asked, said)
+            figures |= found
+            training.descend("imagine", follow + more)
         return {name: value.detach() for name, value in figures.items()}
 
     def held_out(self, network: nn.Module) -> dict[str, float]:

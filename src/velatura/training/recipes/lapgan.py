@@ -39,14 +39,23 @@ from torch.optim import Optimizer
 
 from velatura import catalog
 from velatura.errors import InputError
-from velatura.losses import adversarial, spectral
+from velatura.losses import adversarial
 from velatura.metrics.realism import NEIGHBOURS, kernel_distance, precision_recall, velatura_features
 from velatura.metrics.report import bootstrap
 from velatura.nets.lapgan import LAPGAN, STRONGER, LAPGANDiscriminator, enlarge, pyramid
 from velatura.nets.masked_encoder import Posterior
 from velatura.perceptual import load_features
 from velatura.training import data
-from velatura.training.critics import AdversarialConfig, ProjectedCritic, adam, augment, descend_critic, frozen, r1
+from velatura.training.critics import (
+    AdversarialConfig,
+    ProjectedCritic,
+    adam,
+    augment,
+    beside,
+    descend_critic,
+    frozen,
+    r1,
+)
 from velatura.training.pictures import contact_sheet, to_tensor
 from velatura.training.recipes.inpaint import log_error
 
@@ -332,22 +341,12 @@ class TrainLAPGAN:
             return {}, 0.0
         image, first, second = (each[: config.projected_batch] for each in (image, first, second))
         mine = None if label is None else label[: len(image)]
+        with torch.no_grad():
+            others = net(first, mine).images[-1]
+        figures = {"projected": self.onlooker.descend(training, image, others, mine)} if self.onlooker else {}
         made = net(second, mine).images[-1]
-        figures: dict[str, Tensor] = {}
-        total = torch.zeros((), device=made.device)
-        if self.onlooker:
-            with torch.no_grad():
-                others = net(first, mine).images[-1]
-            figures["projected"] = self.onlooker.descend(training, image, others, mine)
-            figures["whole"] = self.onlooker.follow(training, made, mine)
-            total = config.projected * figures["whole"]
-            if config.energy:
-                figures["energy"] = self.onlooker.energy(training, made, others, image)
-                total = total + config.energy * figures["energy"]
-        if config.spectral:
-            figures["spectral"] = spectral(made, image)
-            total = total + config.spectral * figures["spectral"]
-        return figures, total
+        found, total = beside(self.onlooker, training, config, made, others, image, mine)
+        return figures | found, total
 
     def _many(self, level: int, count: int) -> int:
         """How many of `count` photographs a level learns from."""
